@@ -1,1 +1,157 @@
-//! Placeholder.
+//! What every server does before and after its loop: flags, limits, sockets, stop signals,
+//! counters, exit codes and the log. Nothing here waits for a connection: that is the model's.
+//!
+//! It knows the plain values of `protocol` ([`protocol::Settings`], [`protocol::Time`]) and
+//! nothing of what the protocol does with them.
+
+mod counters;
+mod flags;
+mod gate;
+mod log;
+mod socket;
+mod stop;
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use protocol::{Settings, Time};
+
+pub use counters::{Counter, Counters};
+pub use flags::NoExtra;
+pub use gate::Place;
+pub use log::Log;
+pub use socket::is_shortage;
+pub use stop::Stop;
+
+/// Why a server ends other than by being asked to. The text is one line that says what to do.
+#[derive(Debug)]
+pub enum Failure {
+    /// It failed while running, or could not start: exit code 1.
+    Failed(String),
+    /// It was started in a wrong way: exit code 2.
+    Usage(String),
+    /// This model cannot run here, and why: exit code 3.
+    Unsupported(String),
+}
+
+impl Failure {
+    /// A failure while `doing` something: `Failure::of("epoll_wait")` maps an error to it.
+    pub fn of<E: Display>(doing: &str) -> impl Fn(E) -> Failure + '_ {
+        move |error| Failure::Failed(format!("{doing}: {error}"))
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Failed(_) => 1,
+            Failure::Usage(_) => 2,
+            Failure::Unsupported(_) => 3,
+        }
+    }
+}
+
+/// All that a server is told and given, for its whole life. `E` is what the model's own flags
+/// parse to.
+pub struct Launch<E = NoExtra> {
+    /// What the protocol is told.
+    pub settings: Arc<Settings>,
+    /// How many loops, processes or runtime threads to run.
+    pub workers: usize,
+    /// How long a stop may take.
+    pub drain_timeout: Duration,
+    /// Standard error.
+    pub log: Log,
+    /// Whether and when the server was told to stop.
+    pub stop: Stop,
+    /// The model's own flags.
+    pub extra: E,
+    gate: gate::Gate,
+    socket: socket::Wanted,
+    bound: OnceLock<SocketAddr>,
+    counters: Vec<Counters>,
+    work: Duration,
+    started: Instant,
+}
+
+impl<E> Launch<E> {
+    /// Now, since the start of the server. Read it once per turn of the loop.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        let nanos = self.started.elapsed().as_nanos();
+        Time::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// The counters of one worker: its own cache line, so that counting is shared by nobody.
+    #[must_use]
+    pub fn counters(&self, worker: usize) -> &Counters {
+        &self.counters[worker % self.counters.len()]
+    }
+
+    /// `--work`: burns its CPU time for each of `lines` lines, as a computation would.
+    pub fn burn(&self, lines: u64) {
+        if self.work.is_zero() || lines == 0 {
+            return;
+        }
+        let enough = self.work * u32::try_from(lines).unwrap_or(u32::MAX);
+        let start = Instant::now();
+        while start.elapsed() < enough {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Ends the process at once with the failure of one worker.
+    pub fn abort(&self, failure: &Failure) -> ! {
+        self.log.failure(failure);
+        std::process::exit(failure.exit_code().into())
+    }
+
+    fn report(&self) {
+        self.log.counters(&self.counters);
+    }
+}
+
+/// The `main` of every server: parses the flags, prepares the process, calls `serve`, and turns
+/// what it returns into the exit code and the last line of the log.
+///
+/// `name` is the program's, `about` one sentence on its model for `--help`.
+pub fn main<E: clap::Args + Send + Sync + 'static>(
+    name: &'static str,
+    about: &'static str,
+    serve: impl FnOnce(&'static Launch<E>) -> Result<(), Failure>,
+) -> ExitCode {
+    // First of all, so that every thread to come inherits it: stop signals are waited for.
+    stop::block_signals();
+    end_on_panic();
+    let launch = match flags::parse::<E>(name, about) {
+        Ok(launch) => &*Box::leak(Box::new(launch)),
+        Err(flags::Early::Help(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(flags::Early::Failure(failure)) => {
+            Log::new(name, log::Format::Text).failure(&failure);
+            return ExitCode::from(failure.exit_code());
+        }
+    };
+    let result = serve(launch);
+    launch.report();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            launch.log.failure(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// A panic is a bug of ours. It ends the whole process: a server that has lost one of its threads
+/// would look alive and leave its clients waiting. So no lock is ever found poisoned.
+fn end_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::exit(1);
+    }));
+}

@@ -1,0 +1,147 @@
+//! Which connection is due next, for a loop that owns many.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::{ConnId, Time};
+
+/// The next instant at which each connection of a worker must be looked at.
+///
+/// A deadline that moves later, as it does with each line that comes, costs a comparison: the
+/// entry stays where it is, and when it comes up the server asks the connection again
+/// ([`crate::Session::expire`]) and sets it anew.
+#[derive(Default)]
+pub struct Deadlines {
+    due: BinaryHeap<Reverse<(Time, ConnId)>>,
+    /// By slot: the one entry of `due` that counts. All others are stale.
+    armed: Vec<(Time, Option<ConnId>)>,
+    stale: usize,
+}
+
+impl Deadlines {
+    /// Looks at `id` no later than `at`. A connection set before is looked at no later than the
+    /// earlier of the two instants.
+    pub fn set(&mut self, id: ConnId, at: Time) {
+        if self.armed.len() <= id.slot() {
+            self.armed.resize(id.slot() + 1, (Time::NEVER, None));
+        }
+        let armed = &mut self.armed[id.slot()];
+        if armed.1 == Some(id) && armed.0 <= at {
+            return;
+        }
+        if armed.1.is_some() {
+            self.stale += 1;
+        }
+        if at == Time::NEVER {
+            *armed = (Time::NEVER, None);
+            return;
+        }
+        *armed = (at, Some(id));
+        self.due.push(Reverse((at, id)));
+        self.sweep();
+    }
+
+    /// Forgets `id`: its connection is gone.
+    pub fn clear(&mut self, id: ConnId) {
+        if let Some(armed) = self.armed.get_mut(id.slot())
+            && armed.1 == Some(id)
+        {
+            *armed = (Time::NEVER, None);
+            self.stale += 1;
+            self.sweep();
+        }
+    }
+
+    /// The instant at which [`Deadlines::expired`] should be asked next; [`Time::NEVER`] when
+    /// nobody is due.
+    #[must_use]
+    pub fn next(&self) -> Time {
+        self.due.peek().map_or(Time::NEVER, |Reverse((at, _))| *at)
+    }
+
+    /// A connection whose instant has come, each once: set it again after looking at it.
+    pub fn expired(&mut self, now: Time) -> Option<ConnId> {
+        while let Some(&Reverse((at, id))) = self.due.peek() {
+            if at > now {
+                return None;
+            }
+            self.due.pop();
+            let armed = &mut self.armed[id.slot()];
+            if *armed == (at, Some(id)) {
+                *armed = (Time::NEVER, None);
+                return Some(id);
+            }
+            self.stale -= 1;
+        }
+        None
+    }
+
+    /// Throws the stale entries out when they are the most: a server whose clients come and go
+    /// must not remember each of them until its idle timeout.
+    fn sweep(&mut self) {
+        if self.stale > 64 && self.stale * 2 > self.due.len() {
+            let armed = &self.armed;
+            self.due.retain(|Reverse((at, id))| armed[id.slot()] == (*at, Some(*id)));
+            self.stale = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Slots;
+
+    #[test]
+    fn churn_leaves_nothing_behind() {
+        let mut deadlines = Deadlines::default();
+        let mut slots = Slots::new(0);
+        for _ in 0..100_000 {
+            let id = slots.insert(()).0;
+            deadlines.set(id, Time::from_millis(300_000));
+            slots.remove(id);
+            deadlines.clear(id);
+        }
+        assert!(deadlines.due.len() < 200, "{}", deadlines.due.len());
+    }
+
+    proptest! {
+        /// Against a map: nobody is looked at later than asked, and everybody once.
+        #[test]
+        fn agrees_with_a_map(steps in prop::collection::vec((0..4_u8, 0..8_usize, 0..50_u64), 0..300)) {
+            let mut slots = Slots::new(0);
+            let ids: Vec<_> = (0..8).map(|_| slots.insert(()).0).collect();
+            let mut deadlines = Deadlines::default();
+            let mut model = BTreeMap::new();
+            let mut now = 0;
+            for (step, who, ahead) in steps {
+                let (id, at) = (ids[who], Time::from_millis(now + ahead));
+                match step {
+                    0 | 1 => {
+                        deadlines.set(id, at);
+                        let known = model.entry(id).or_insert(at);
+                        *known = at.min(*known);
+                    }
+                    2 => {
+                        deadlines.clear(id);
+                        model.remove(&id);
+                    }
+                    _ => {
+                        now += ahead;
+                        while let Some(id) = deadlines.expired(Time::from_millis(now)) {
+                            let at = model.remove(&id);
+                            prop_assert!(at.is_some_and(|at| at <= Time::from_millis(now)));
+                        }
+                        prop_assert!(model.values().all(|at| *at > Time::from_millis(now)));
+                        let next = model.values().min();
+                        prop_assert!(next.is_none_or(|at| deadlines.next() <= *at));
+                    }
+                }
+            }
+        }
+    }
+}

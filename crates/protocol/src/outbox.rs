@@ -1,0 +1,180 @@
+//! The bytes that wait for one connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::{Limits, Time};
+
+/// Bytes for one or many connections: one or more whole lines.
+pub type Message = Arc<[u8]>;
+
+/// A queue was over a limit, and what was meant for it was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// An empty buffer of at most this capacity is kept for the next reply; a larger one is freed, so
+/// that an idle connection costs next to nothing and a small exchange does not allocate.
+const KEPT_WHEN_EMPTY: usize = 256;
+
+enum Chunk {
+    Own(Vec<u8>),
+    Shared(Message),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Own(bytes) => bytes,
+            Chunk::Shared(message) => message,
+        }
+    }
+}
+
+/// What is queued for one connection, in order.
+///
+/// Bytes that [`Outbox::slices`] has handed out stay at their address until [`Outbox::advance`]
+/// passes them, whatever is queued behind them in the meantime: a kernel that completes a write
+/// later may still read them. For that, no buffer that holds bytes ever grows.
+#[derive(Default)]
+pub struct Outbox {
+    /// The oldest bytes, when they were copied here. Empty: the first of `rest` is the oldest.
+    first: Vec<u8>,
+    rest: VecDeque<Chunk>,
+    /// Bytes of the oldest chunk that are gone.
+    gone: usize,
+    /// Bytes queued, and those taken by [`Outbox::take`] and not yet reported.
+    len: usize,
+    taken: usize,
+    /// Since when it has been over the soft limit; [`Time::NEVER`] when it is not.
+    over_since: Option<Time>,
+}
+
+impl Outbox {
+    /// Bytes queued, and those that [`Outbox::take`] took last.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len + self.taken
+    }
+
+    /// Whether nothing is queued.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Queues a copy of `bytes`. It has no limit of its own: in echo the server stops reading
+    /// above the high-water mark, so that one read at most comes on top of it.
+    pub fn copy(&mut self, bytes: &[u8]) {
+        self.len += bytes.len();
+        if self.rest.is_empty() {
+            // Nothing has been handed out of an empty buffer, so it may move.
+            if self.first.is_empty() || self.first.capacity() - self.first.len() >= bytes.len() {
+                self.first.extend_from_slice(bytes);
+                return;
+            }
+        } else if let Some(Chunk::Own(last)) = self.rest.back_mut()
+            && last.capacity() - last.len() >= bytes.len()
+        {
+            last.extend_from_slice(bytes);
+            return;
+        }
+        let mut chunk = Vec::with_capacity(bytes.len().max(self.len.min(16 << 10)));
+        chunk.extend_from_slice(bytes);
+        self.rest.push_back(Chunk::Own(chunk));
+    }
+
+    /// Queues `message` without copying it.
+    ///
+    /// # Errors
+    /// [`Full`], and nothing queued, when the hard limit would be passed or the soft limit has
+    /// been passed for longer than the grace time.
+    pub fn share(&mut self, message: Message, limits: &Limits, now: Time) -> Result<(), Full> {
+        let len = self.len() + message.len();
+        if len > limits.sendq || now >= self.deadline(limits) {
+            return Err(Full);
+        }
+        if len > limits.high_water() {
+            self.over_since.get_or_insert(now);
+        } else {
+            self.over_since = None;
+        }
+        self.len += message.len();
+        self.rest.push_back(Chunk::Shared(message));
+        Ok(())
+    }
+
+    /// When a connection that stays over the soft limit must be cut; [`Time::NEVER`] when it is
+    /// not over it.
+    #[must_use]
+    pub fn deadline(&self, limits: &Limits) -> Time {
+        match self.over_since {
+            Some(since) if self.len() > limits.high_water() => since + limits.sendq_grace,
+            _ => Time::NEVER,
+        }
+    }
+
+    /// What is queued, as slices for a vectored write, oldest first. None is empty.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let first = (!self.first.is_empty()).then_some(&self.first[..]);
+        let all = first.into_iter().chain(self.rest.iter().map(Chunk::bytes));
+        all.enumerate().map(|(n, bytes)| if n == 0 { &bytes[self.gone..] } else { bytes })
+    }
+
+    /// The first `written` of the queued bytes are on their way: lets go of them.
+    ///
+    /// # Panics
+    /// When that is more than is queued.
+    pub fn advance(&mut self, written: usize) {
+        assert!(written <= self.len, "wrote more than was queued");
+        self.len -= written;
+        self.gone += written;
+        if !self.first.is_empty() {
+            if self.gone < self.first.len() {
+                return;
+            }
+            self.gone -= self.first.len();
+            self.first.clear();
+            if self.first.capacity() > KEPT_WHEN_EMPTY {
+                self.first = Vec::new();
+            }
+        }
+        while let Some(oldest) = self.rest.front() {
+            if self.gone < oldest.bytes().len() {
+                return;
+            }
+            self.gone -= oldest.bytes().len();
+            self.rest.pop_front();
+        }
+        self.over_since = None;
+        if self.rest.capacity() > KEPT_WHEN_EMPTY / size_of::<Chunk>() {
+            self.rest = VecDeque::new();
+        }
+    }
+
+    /// Takes everything at a stroke, for a writer that must not hold a lock while it writes. What
+    /// was taken counts here until the next call: take again only when it has all been written.
+    #[must_use]
+    pub fn take(&mut self) -> Outbox {
+        let batch = Outbox {
+            first: core::mem::take(&mut self.first),
+            rest: core::mem::take(&mut self.rest),
+            gone: core::mem::take(&mut self.gone),
+            len: core::mem::take(&mut self.len),
+            taken: 0,
+            over_since: None,
+        };
+        self.taken = batch.len;
+        batch
+    }
+
+    /// Forgets what is queued, except the rest of a message that has been written in part: the
+    /// way to say a last word to a reader that is too slow for all the others.
+    pub fn discard(&mut self) {
+        if self.first.is_empty() {
+            self.rest.truncate(usize::from(self.gone > 0));
+        } else {
+            self.rest.clear();
+        }
+        self.len = self.slices().map(<[u8]>::len).sum();
+    }
+}
