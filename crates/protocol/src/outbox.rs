@@ -178,3 +178,137 @@ impl Outbox {
         self.len = self.slices().map(<[u8]>::len).sum();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(text: &[u8]) -> Message {
+        Arc::from(text)
+    }
+
+    fn content(outbox: &Outbox) -> Vec<u8> {
+        assert!(outbox.slices().all(|slice| !slice.is_empty()));
+        outbox.slices().flatten().copied().collect()
+    }
+
+    #[test]
+    fn small_replies_reuse_one_buffer_and_large_ones_leave_none() {
+        let mut outbox = Outbox::default();
+        outbox.copy(&[b'x'; 64]);
+        outbox.advance(64);
+        let kept = outbox.first.capacity();
+        assert!((64..=KEPT_WHEN_EMPTY).contains(&kept));
+        outbox.copy(&[b'x'; 64]);
+        assert_eq!(outbox.first.capacity(), kept);
+        outbox.copy(&[b'x'; 100_000]);
+        outbox.advance(100_064);
+        assert!(outbox.is_empty() && outbox.first.capacity() <= KEPT_WHEN_EMPTY);
+        assert!(outbox.rest.capacity() * size_of::<Chunk>() <= KEPT_WHEN_EMPTY);
+    }
+
+    #[test]
+    fn the_hard_limit_refuses_and_the_soft_limit_waits() {
+        let limits =
+            Limits { sendq: 4000, sendq_grace: Duration::from_millis(10), ..Limits::default() };
+        let mut outbox = Outbox::default();
+        let big = message(&[b'x'; 1500]);
+        let start = Time::from_millis(100);
+        assert_eq!(outbox.share(Arc::clone(&big), &limits, start), Ok(()));
+        assert_eq!(outbox.deadline(&limits), Time::from_millis(110));
+        assert_eq!(outbox.share(Arc::clone(&big), &limits, Time::from_millis(109)), Ok(()));
+        assert_eq!(outbox.share(Arc::clone(&big), &limits, Time::from_millis(109)), Err(Full));
+        assert_eq!(outbox.share(message(b"x"), &limits, Time::from_millis(110)), Err(Full));
+        outbox.advance(2500);
+        assert_eq!(outbox.deadline(&limits), Time::NEVER);
+        assert_eq!(outbox.share(message(b"x"), &limits, Time::from_millis(200)), Ok(()));
+        assert_eq!(outbox.len(), 501);
+    }
+
+    #[test]
+    fn what_was_taken_counts_until_the_next_taking() {
+        let limits = Limits { sendq: 10, ..Limits::default() };
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.share(message(b"1234567"), &limits, Time::ZERO), Ok(()));
+        let batch = outbox.take();
+        assert_eq!((content(&batch), outbox.len()), (b"1234567".to_vec(), 7));
+        assert_eq!(outbox.share(message(b"1234"), &limits, Time::ZERO), Err(Full));
+        assert!(outbox.take().is_empty());
+        assert_eq!(outbox.share(message(b"1234"), &limits, Time::ZERO), Ok(()));
+    }
+
+    #[test]
+    fn discarding_leaves_the_rest_of_a_message_begun() {
+        let mut outbox = Outbox::default();
+        for text in [b"first\r\n", b"secnd\r\n", b"third\r\n"] {
+            let shared = outbox.share(message(text), &Limits::default(), Time::ZERO);
+            assert_eq!(shared, Ok(()));
+        }
+        outbox.advance(9);
+        outbox.discard();
+        outbox.copy(b"bye\r\n");
+        assert_eq!(content(&outbox), b"cnd\r\nbye\r\n");
+        assert_eq!(outbox.len(), 10);
+        outbox.advance(5);
+        outbox.discard();
+        assert!(outbox.is_empty());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Copy(Vec<u8>),
+        Share(Vec<u8>),
+        /// Writes that many sixteenths of what is queued.
+        Advance(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let bytes = || prop::collection::vec(any::<u8>(), 1..300);
+        let step = prop_oneof![
+            bytes().prop_map(Step::Copy),
+            bytes().prop_map(Step::Share),
+            (0..=16_usize).prop_map(Step::Advance),
+        ];
+        prop::collection::vec(step, 0..100)
+    }
+
+    proptest! {
+        /// Against one long string: the same bytes in the same order, and what was handed out
+        /// does not move while more is queued.
+        #[test]
+        fn agrees_with_a_string(steps in steps()) {
+            let limits = Limits::default();
+            let (mut outbox, mut model) = (Outbox::default(), Vec::new());
+            for step in steps {
+                let before: Vec<_> = outbox.slices().map(|slice| (slice.as_ptr(), slice.len())).collect();
+                match step {
+                    Step::Copy(bytes) => {
+                        outbox.copy(&bytes);
+                        model.extend(bytes);
+                    }
+                    Step::Share(bytes) => {
+                        prop_assert_eq!(outbox.share(message(&bytes), &limits, Time::ZERO), Ok(()));
+                        model.extend(bytes);
+                    }
+                    Step::Advance(sixteenths) => {
+                        let written = model.len() * sixteenths / 16;
+                        outbox.advance(written);
+                        model.drain(..written);
+                        prop_assert_eq!(content(&outbox), &model[..]);
+                        continue;
+                    }
+                }
+                let after = outbox.slices().map(|slice| (slice.as_ptr(), slice.len()));
+                for ((old, len), (new, longer)) in before.iter().zip(after) {
+                    prop_assert!(*old == new && *len <= longer, "moved");
+                }
+                prop_assert_eq!(content(&outbox), &model[..]);
+                prop_assert_eq!(outbox.len(), model.len());
+            }
+        }
+    }
+}

@@ -343,3 +343,232 @@ fn without_terminator(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    fn settings(mode: Mode, change: impl FnOnce(&mut Settings)) -> Arc<Settings> {
+        let mut settings = Settings { mode, ..Settings::default() };
+        change(&mut settings);
+        Arc::new(settings)
+    }
+
+    fn content(outbox: &Outbox) -> String {
+        String::from_utf8(outbox.slices().flatten().copied().collect()).expect("text")
+    }
+
+    /// What `chat` gives to the hub, as text.
+    fn hear(session: &mut Session, input: &[u8], millis: u64) -> Vec<String> {
+        let mut heard = Vec::new();
+        session.chat(input, Time::from_millis(millis), |line| {
+            heard.push(match line {
+                Line::Whole(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+                Line::TooLong => "<too long>".into(),
+                Line::Refused(reason) => format!("<{reason}>"),
+                Line::End => "<end>".into(),
+            });
+        });
+        heard
+    }
+
+    fn text(text: &str) -> Parcel {
+        Parcel::Text(Arc::from(text.as_bytes()))
+    }
+
+    #[test]
+    fn echo_answers_an_overlong_line_in_its_place() {
+        let settings = settings(Mode::Echo, |settings| settings.limits.max_line = 8);
+        let mut session = Session::new(&settings, Time::ZERO);
+        let mut outbox = Outbox::default();
+        let handled = session.echo(b"one\ntoo long by far\r\ntwo\r\nunfi", Time::ZERO, &mut outbox);
+        assert_eq!(handled, 3);
+        assert_eq!(content(&outbox), "one\nERR line too long\r\ntwo\r\n");
+    }
+
+    #[test]
+    fn echo_ends_when_every_reply_is_written() {
+        let mut session = Session::new(&settings(Mode::Echo, |_| ()), Time::ZERO);
+        let mut outbox = Outbox::default();
+        session.echo(b"a\nb", Time::ZERO, &mut outbox);
+        session.end();
+        session.echo(b"", Time::ZERO, &mut outbox);
+        assert_eq!(session.next(&outbox), Next::Serve { read: false });
+        outbox.advance(2);
+        assert_eq!(session.next(&outbox), Next::Close);
+    }
+
+    #[test]
+    fn reading_stops_at_the_high_water_mark_and_goes_on_at_the_low() {
+        let settings = settings(Mode::Echo, |settings| settings.limits.sendq = 1600);
+        let mut session = Session::new(&settings, Time::ZERO);
+        let mut outbox = Outbox::default();
+        session.echo(&[b'\n'; 401], Time::ZERO, &mut outbox);
+        assert_eq!(session.next(&outbox), Next::Serve { read: false });
+        outbox.advance(300);
+        assert_eq!(session.next(&outbox), Next::Serve { read: false });
+        outbox.advance(1);
+        assert_eq!(session.next(&outbox), Next::Serve { read: true });
+    }
+
+    #[test]
+    fn a_wait_holds_replies_back_even_past_the_end() {
+        let settings = settings(Mode::Echo, |settings| settings.wait = Duration::from_millis(5));
+        let mut session = Session::new(&settings, Time::ZERO);
+        let mut outbox = Outbox::default();
+        assert_eq!(session.echo(b"a\nb\nc", Time::from_millis(1), &mut outbox), 0);
+        assert_eq!(session.next(&outbox), Next::Serve { read: false });
+        assert_eq!(session.deadline(&outbox), Time::from_millis(6));
+        session.end();
+        session.echo(b"", Time::from_millis(2), &mut outbox);
+        assert_eq!(session.next(&outbox), Next::Serve { read: false });
+        assert_eq!(session.expire(Time::from_millis(5), &outbox), Due::Later);
+        assert_eq!(session.expire(Time::from_millis(6), &outbox), Due::Resume);
+        assert_eq!(session.echo(b"", Time::from_millis(6), &mut outbox), 2);
+        assert_eq!(content(&outbox), "a\nb\n");
+        outbox.advance(4);
+        assert_eq!(session.next(&outbox), Next::Close);
+    }
+
+    #[test]
+    fn echo_without_a_whole_line_is_closed() {
+        let settings =
+            settings(Mode::Echo, |settings| settings.limits.idle_timeout = Duration::from_secs(1));
+        let mut session = Session::new(&settings, Time::ZERO);
+        let mut outbox = Outbox::default();
+        session.echo(b"one\n", Time::from_millis(500), &mut outbox);
+        outbox.advance(4);
+        session.echo(b"byte by byte", Time::from_millis(1400), &mut outbox);
+        assert_eq!(session.expire(Time::from_millis(1499), &outbox), Due::Later);
+        assert_eq!(session.expire(Time::from_millis(1500), &outbox), Due::Close);
+    }
+
+    #[test]
+    fn chat_gives_lines_without_their_ends_and_then_the_end() {
+        let mut session = Session::new(&settings(Mode::Chat, |_| ()), Time::ZERO);
+        assert_eq!(hear(&mut session, b"NICK a\r\nUSER", 0), ["NICK a"]);
+        assert_eq!(hear(&mut session, b" a 0 * a\n\r\nx", 0), ["USER a 0 * a", ""]);
+        session.end();
+        assert_eq!(hear(&mut session, b"", 0), ["<end>"]);
+        assert_eq!(hear(&mut session, b"", 0), [""; 0]);
+    }
+
+    #[test]
+    fn a_browser_and_a_tls_client_are_refused_at_the_first_line_only() {
+        let settings = settings(Mode::Chat, |_| ());
+        let first = |input: &[u8]| hear(&mut Session::new(&settings, Time::ZERO), input, 0);
+        for method in ["GET", "POST", "HEAD", "PUT", "OPTIONS", "CONNECT"] {
+            let request = format!("{method} / HTTP/1.1\r\nNICK a\r\n");
+            assert_eq!(first(request.as_bytes()), ["<This is not a web server>"]);
+        }
+        assert_eq!(first(b"\x16\x03\x01\x02\x00"), ["<This is not a TLS port>"]);
+        assert_eq!(first(b"NICK a\r\nGET / HTTP/1.1\r\n"), ["NICK a", "GET / HTTP/1.1"]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_told_then_refused() {
+        let settings = settings(Mode::Chat, |settings| settings.limits.max_recvq = 2000);
+        let mut session = Session::new(&settings, Time::ZERO);
+        assert_eq!(hear(&mut session, &[b'x'; 513], 0), ["<too long>"]);
+        assert_eq!(hear(&mut session, &[b'x'; 1000], 0), [""; 0]);
+        assert_eq!(hear(&mut session, &[b'x'; 1000], 0), ["<RecvQ exceeded>"]);
+        assert_eq!(hear(&mut session, b"\nNICK a\n", 0), [""; 0]);
+    }
+
+    #[test]
+    fn a_flood_is_slowed_and_one_that_goes_on_is_cut() {
+        let settings = settings(Mode::Chat, |settings| {
+            settings.limits.flood_burst = 3;
+            settings.limits.flood_interval = Duration::from_millis(100);
+            settings.limits.flood_grace = Duration::from_millis(250);
+        });
+        let mut session = Session::new(&settings, Time::ZERO);
+        let outbox = Outbox::default();
+        assert_eq!(hear(&mut session, b"1\n2\n3\n4\n5\n6\n7\n8\n", 0), ["1", "2", "3"]);
+        assert_eq!(session.next(&outbox), Next::Serve { read: false });
+        for (at, heard) in [(100, "4"), (200, "5")] {
+            assert_eq!(session.deadline(&outbox), Time::from_millis(at));
+            assert_eq!(session.expire(Time::from_millis(at), &outbox), Due::Resume);
+            assert_eq!(hear(&mut session, b"", at), [heard]);
+        }
+        assert_eq!(hear(&mut session, b"", 300), ["6", "<Excess Flood>"]);
+    }
+
+    #[test]
+    fn a_burst_within_the_ration_is_never_slowed() {
+        let mut session = Session::new(&settings(Mode::Chat, |_| ()), Time::ZERO);
+        for second in 0..100 {
+            assert_eq!(hear(&mut session, b"a\nb\n", second * 1000).len(), 2);
+            assert_eq!(session.next(&Outbox::default()), Next::Serve { read: true });
+        }
+    }
+
+    #[test]
+    fn a_bucket_that_is_empty_does_not_count_bytes_as_lines() {
+        let settings = settings(Mode::Chat, |settings| settings.limits.flood_burst = 1);
+        let mut session = Session::new(&settings, Time::ZERO);
+        for byte in b"PRIVMSG #c :slowly typed" {
+            assert_eq!(hear(&mut session, &[*byte], 0), [""; 0]);
+            assert_eq!(session.next(&Outbox::default()), Next::Serve { read: true });
+        }
+        assert_eq!(hear(&mut session, b"\n", 0), ["PRIVMSG #c :slowly typed"]);
+    }
+
+    #[test]
+    fn registration_then_silence_then_ping_then_cut() {
+        let settings = settings(Mode::Chat, |settings| {
+            settings.limits.registration_timeout = Duration::from_secs(1);
+            settings.limits.idle_timeout = Duration::from_secs(10);
+            settings.limits.ping_timeout = Duration::from_secs(5);
+        });
+        let mut session = Session::new(&settings, Time::ZERO);
+        let mut outbox = Outbox::default();
+        let due = |session: &mut Session, outbox: &Outbox, seconds: u64| {
+            session.expire(Time::from_millis(seconds * 1000), outbox)
+        };
+        let late = Due::Cut("Registration timed out");
+        assert_eq!(due(&mut Session::new(&settings, Time::ZERO), &outbox, 1), late);
+        assert_eq!(session.post(Parcel::Welcome, Time::ZERO, &mut outbox), Ok(()));
+        assert_eq!(due(&mut session, &outbox, 9), Due::Later);
+        assert_eq!(due(&mut session, &outbox, 10), Due::Ping);
+        assert_eq!(due(&mut session, &outbox, 14), Due::Later);
+        assert_eq!(hear(&mut session, b"PONG\n", 14_000), ["PONG"]);
+        assert_eq!(due(&mut session, &outbox, 15), Due::Later);
+        assert_eq!(due(&mut session, &outbox, 24), Due::Ping);
+        assert_eq!(due(&mut session, &outbox, 29), Due::Cut("Ping timeout"));
+    }
+
+    #[test]
+    fn a_full_queue_keeps_only_the_message_begun_and_the_last_words() {
+        let settings = settings(Mode::Chat, |settings| settings.limits.sendq = 20);
+        let mut session = Session::new(&settings, Time::ZERO);
+        let mut outbox = Outbox::default();
+        assert_eq!(session.post(text("12345678\r\n"), Time::ZERO, &mut outbox), Ok(()));
+        assert_eq!(session.post(text("abcdefgh\r\n"), Time::ZERO, &mut outbox), Ok(()));
+        outbox.advance(4);
+        assert_eq!(session.post(text("too much\r\n"), Time::ZERO, &mut outbox), Err(Full));
+        assert_eq!(session.post(text("x\r\n"), Time::ZERO, &mut outbox), Ok(()));
+        let last = Parcel::Close(Arc::from(&b"ERROR :SendQ exceeded\r\n"[..]));
+        assert_eq!(session.post(last, Time::ZERO, &mut outbox), Ok(()));
+        assert_eq!(content(&outbox), "5678\r\nERROR :SendQ exceeded\r\n");
+    }
+
+    #[test]
+    fn a_closing_lets_the_peer_read_its_last_words() {
+        let mut session = Session::new(&settings(Mode::Chat, |_| ()), Time::ZERO);
+        let mut outbox = Outbox::default();
+        let last = Parcel::Close(Arc::from(&b"ERROR :bye\r\n"[..]));
+        assert_eq!(session.post(last, Time::ZERO, &mut outbox), Ok(()));
+        assert_eq!(session.next(&outbox), Next::Serve { read: false });
+        outbox.advance(12);
+        assert_eq!(session.next(&outbox), Next::Shut);
+        assert_eq!(session.next(&outbox), Next::Serve { read: true });
+        assert_eq!(hear(&mut session, b"more\n", 0), [""; 0]);
+        assert_eq!(session.expire(Time::from_millis(4999), &outbox), Due::Later);
+        assert_eq!(session.expire(Time::from_millis(5000), &outbox), Due::Close);
+        session.end();
+        assert_eq!(session.next(&outbox), Next::Close);
+    }
+}
