@@ -1,1 +1,82 @@
-//! Placeholder.
+//! One black-box suite, run against every server program.
+//!
+//! It speaks raw bytes over real sockets to the real program and depends on no other crate of the
+//! project, so that a bug in `protocol` cannot hide in its own test. Each case of each server is a
+//! test of its own, named `SERVER::CASE`; what a server cannot do is declared in
+//! `loadgen/models.toml` with the reason, and shown as ignored.
+//!
+//! A server's `tests/conformance.rs` (with `harness = false`) is only this:
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! fn main() -> ExitCode {
+//!     conformance::run("serve-epoll-level", "target/debug/serve-epoll-level")
+//! }
+//! ```
+//!
+//! Reading order: `server` (the process under test), `client` and `member` (who talks to it),
+//! `watchdog` (how a case ends), then any file in `cases`.
+//!
+//! - `CONFORMANCE_SEED` repeats the random cases of an earlier run.
+
+mod cases;
+mod client;
+mod member;
+mod models;
+mod server;
+mod usage;
+mod watchdog;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Trial};
+
+use crate::cases::Case;
+use crate::models::Model;
+
+/// Runs every case against each model that `package` declares in `loadgen/models.toml`.
+///
+/// `program` is the path of the server's binary: `env!("CARGO_BIN_EXE_serve-...")`. The arguments
+/// of the test harness (a filter, `--list`, `--test-threads`) are read from the command line.
+pub fn run(package: &str, program: &str) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let cases = cases::all();
+    let models = match models::of_package(package, &cases) {
+        Ok(models) => models,
+        Err(reason) => {
+            eprintln!("conformance: {reason}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let seed = watchdog::seed();
+    if !arguments.list {
+        announce(&models, seed);
+    }
+    watchdog::silence_case_threads();
+    let trials = models
+        .into_iter()
+        .map(Arc::new)
+        .flat_map(|model| cases.iter().map(move |case| trial(*case, &model, program, seed)))
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Says before the first case what will be left out and why, and how to repeat the run.
+fn announce(models: &[Model], seed: u64) {
+    eprintln!("conformance: seed {seed} (CONFORMANCE_SEED={seed} repeats the random cases)");
+    for model in models {
+        for (case, reason) in &model.unsupported {
+            eprintln!("conformance: unsupported: {}::{case}: {reason}", model.name);
+        }
+    }
+}
+
+fn trial(case: Case, model: &Arc<Model>, program: &str, seed: u64) -> Trial {
+    let unsupported = model.unsupported.contains_key(case.name);
+    let name = format!("{}::{}", model.name, case.name);
+    let (model, program) = (Arc::clone(model), program.to_owned());
+    Trial::test(name, move || watchdog::run(case, &model, &program, seed))
+        .with_ignored_flag(unsupported)
+}

@@ -1,0 +1,286 @@
+//! Backpressure: who is slow waits or goes, and nobody else feels it.
+
+use std::slice;
+use std::time::Duration;
+
+use crate::cases::{Case, cases};
+use crate::client::{Client, difference, pump, pump_for};
+use crate::member::{Member, Message, gather};
+use crate::server::Server;
+use crate::watchdog::Ctx;
+
+pub(super) const ECHO: &[Case] = cases![Echo:
+    a_client_that_never_reads_is_paused_and_loses_nothing,
+    one_byte_now_and_then_is_cut,
+    smallest_socket_buffers_carry_64_mib,
+    a_greedy_sender_leaves_room_for_a_hundred_polite,
+];
+
+pub(super) const CHAT: &[Case] = cases![Chat:
+    a_slow_member_is_cut_at_the_limit_with_the_reason,
+    a_member_over_the_soft_limit_for_too_long_is_cut,
+    a_hundred_slow_of_a_thousand_are_cut_and_the_rest_get_everything,
+    a_slow_member_that_recovers_loses_nothing,
+    one_byte_now_and_then_does_not_hold_registration_open,
+];
+
+/// 22: A client that sends and never reads is no longer read from: the server's memory is bounded,
+/// a neighbour is served, and when the client reads at last, everything is there.
+fn a_client_that_never_reads_is_paused_and_loses_nothing(ctx: &Ctx) {
+    const ENOUGH: usize = 64 << 20;
+    let server = ctx.echo(&["--sendq", "1MiB"]);
+    let (mut client, mut neighbour) = (server.client_with_buffers(64 * 1024), server.client());
+    neighbour.round_trip("before");
+    let before = server.usage().resident_kib;
+    let text = format!("{}\n", "x".repeat(999)).repeat(ENOUGH / 1000);
+    client.reading = false;
+    client.queue(text.as_bytes());
+    // It is paused when the neighbour has been served a hundred times and nothing more was taken.
+    let (mut unsent, mut rounds) = (client.unsent(), 0);
+    while rounds < 100 {
+        pump_for("the server to pause", slice::from_mut(&mut client), Duration::from_millis(2));
+        neighbour.round_trip("meanwhile");
+        rounds = if client.unsent() < unsent { 0 } else { rounds + 1 };
+        unsent = client.unsent();
+        assert!(unsent > 0, "all of {ENOUGH} bytes were taken without one being read");
+    }
+    let grown = server.usage().peak_kib.saturating_sub(before);
+    assert!(grown < 4 * 1024, "a client that never reads made the server grow by {grown} KiB");
+    client.reading = true;
+    client.expect(&text);
+}
+
+/// 25: Progress is a whole line, not a byte: who sends a byte now and then is cut.
+fn one_byte_now_and_then_is_cut(ctx: &Ctx) {
+    let server = ctx.echo(&["--idle-timeout", "300ms"]);
+    dribble(&mut server.client());
+    server.serves();
+}
+
+/// 25: In chat the deadline of registration does not move with every byte.
+fn one_byte_now_and_then_does_not_hold_registration_open(ctx: &Ctx) {
+    let server = ctx.chat(&["--registration-timeout", "300ms"]);
+    dribble(&mut server.client());
+    server.member("newcomer").hears_nothing();
+}
+
+/// Sends a byte every 20 ms until the server cuts the connection.
+#[track_caller]
+fn dribble(client: &mut Client) {
+    while client.end().is_none() {
+        if client.unsent() == 0 {
+            client.queue(b"x");
+        }
+        pump_for("the server to lose patience", slice::from_mut(client), Duration::from_millis(20));
+    }
+}
+
+/// 26: The smallest buffers that the kernel grants carry 64 MiB, and each byte is right.
+fn smallest_socket_buffers_carry_64_mib(ctx: &Ctx) {
+    const ROUNDS: usize = 64;
+    let server = ctx.echo(&[]);
+    let mut client = server.client_with_buffers(1);
+    let mut rng = ctx.rng();
+    let line: String = (0..1023).map(|_| rng.alphanumeric()).chain(['\n']).collect();
+    let text = line.repeat(1024);
+    for _ in 0..ROUNDS {
+        client.exchange(&text, &text);
+    }
+}
+
+/// 28: One that sends as fast as it can beside a hundred that wait for each reply. Fair means: while
+/// a polite one waits for a reply, the greedy one is served a bounded number of bytes.
+fn a_greedy_sender_leaves_room_for_a_hundred_polite(ctx: &Ctx) {
+    const ROUNDS: usize = 20;
+    const BOUND: u64 = 32 << 20;
+    let server = ctx.echo(&[]);
+    let mut clients = server.clients(101);
+    let feast = format!("{}\n", "g".repeat(1023)).repeat(64);
+    let mut greedy_bytes = 0;
+    let mut asked_at = vec![0; clients.len()];
+    let mut rounds = vec![0; clients.len()];
+    for client in &mut clients[1..] {
+        client.queue(b"please\n");
+    }
+    pump("a hundred polite clients to be served", &mut clients, |clients| {
+        let (greedy, polite) = clients.split_first_mut().expect("there are 101 clients");
+        if greedy.unsent() < feast.len() {
+            greedy.queue(feast.as_bytes());
+        }
+        greedy_bytes += std::mem::take(&mut greedy.incoming).len() as u64;
+        for (index, client) in polite.iter_mut().enumerate() {
+            if client.incoming == b"please\n" {
+                let meanwhile = greedy_bytes - asked_at[index];
+                assert!(meanwhile < BOUND, "one waited while another got {meanwhile} bytes");
+                client.incoming.clear();
+                asked_at[index] = greedy_bytes;
+                rounds[index] += 1;
+                if rounds[index] < ROUNDS {
+                    client.queue(b"please\n");
+                }
+            }
+        }
+        rounds[..polite.len()].iter().all(|&count| count == ROUNDS)
+    });
+    assert!(greedy_bytes > 0, "the greedy one got nothing at all");
+}
+
+/// What the cases below call a slow member: its buffers are small and it does not read.
+#[track_caller]
+fn slow_member(server: &Server, nick: &str, channel: &str) -> Member {
+    let mut member = Member::register(server.client_with_buffers(4096), nick);
+    member.join(channel);
+    member.client.reading = false;
+    member
+}
+
+/// 23: A member that does not read is cut at the hard limit, with the reason; the others get every
+/// message in order, and one QUIT.
+fn a_slow_member_is_cut_at_the_limit_with_the_reason(ctx: &Ctx) {
+    let server = ctx.busy_chat(&["--sendq", "64KiB", "--sendq-grace", "60s"]);
+    let (mut talker, mut fast) = (server.member("talker"), server.member("fast"));
+    gather("#c", &mut [&mut talker, &mut fast]);
+    let mut slow = slow_member(&server, "slow", "#c");
+    talker.expect("slow JOIN #c");
+    fast.expect("slow JOIN #c");
+    let said = talk_until_a_member_is_cut(&mut talker, "#c");
+    let (quits, heard) = sort_out(fast.sync());
+    assert_eq!(quits, ["slow"], "who has quit");
+    assert!(heard == (0..said).collect::<Vec<_>>(), "of {said} messages, fast got {heard:?}");
+    slow.client.reading = true;
+    let last = slow.is_cut();
+    assert_eq!(last.text(), "Closing link: SendQ exceeded");
+}
+
+/// Talks until a QUIT comes; gives how many messages were said. Each is answered for (by a PONG)
+/// before the next few, so that those who read have the time to.
+#[track_caller]
+fn talk_until_a_member_is_cut(talker: &mut Member, channel: &str) -> usize {
+    let mut said = 0;
+    loop {
+        let batch: String = (said..said + 20).map(|n| message(channel, n)).collect();
+        said += 20;
+        talker.client.send(batch);
+        let heard = talker.sync();
+        if heard.iter().any(|message| message.command == "QUIT") {
+            return said;
+        }
+        assert!(heard.is_empty(), "the talker got {heard:?}");
+        assert!(said < 1_000_000, "nobody was cut after {said} messages");
+    }
+}
+
+/// A numbered message of about 400 bytes.
+fn message(channel: &str, number: usize) -> String {
+    format!("PRIVMSG {channel} :{number} {}\r\n", "x".repeat(370))
+}
+
+/// Sorts what a member got: who has quit, and the numbers of the messages.
+#[track_caller]
+fn sort_out(messages: Vec<Message>) -> (Vec<String>, Vec<usize>) {
+    let (mut quits, mut numbers) = (Vec::new(), Vec::new());
+    for message in messages {
+        match message.command.as_str() {
+            "QUIT" => quits.push(message.from().to_owned()),
+            "PRIVMSG" => numbers.push(number_of(&message)),
+            _ => panic!("neither a QUIT nor a PRIVMSG: {message:?}"),
+        }
+    }
+    (quits, numbers)
+}
+
+#[track_caller]
+fn number_of(message: &Message) -> usize {
+    let number = message.text().split(' ').next().and_then(|word| word.parse().ok());
+    number.unwrap_or_else(|| panic!("no number in {message:?}"))
+}
+
+/// 23: Over the soft limit (a quarter of the hard one) for longer than the grace time is too slow.
+fn a_member_over_the_soft_limit_for_too_long_is_cut(ctx: &Ctx) {
+    let server = ctx.busy_chat(&["--sendq", "64MiB", "--sendq-grace", "300ms"]);
+    let mut talker = server.member("talker");
+    talker.join("#c");
+    let slow = slow_member(&server, "slow", "#c");
+    talker.expect("slow JOIN #c");
+    // 16 MiB are the soft limit; the kernel's own buffers take some more.
+    let batch: String = (0..60_000).map(|n| message("#c", n)).collect();
+    talker.client.send(batch);
+    talker.expect("slow QUIT Closing link: SendQ exceeded");
+    drop(slow);
+}
+
+/// 24: A thousand members in ten channels, a hundred of them slow: those are cut, and the other nine
+/// hundred get everything.
+fn a_hundred_slow_of_a_thousand_are_cut_and_the_rest_get_everything(ctx: &Ctx) {
+    const CHANNELS: usize = 10;
+    let server = ctx.busy_chat(&["--sendq", "32KiB", "--sendq-grace", "60s"]);
+    let mut talker = server.member("talker");
+    let mut slow = Vec::new();
+    let mut fast = Vec::new();
+    for channel in (0..CHANNELS).map(|n| format!("#c{n}")) {
+        talker.join(&channel);
+        for n in 0..90 {
+            fast.push(Member::register(server.client(), &format!("fast{n}{}", &channel[1..])));
+        }
+        for n in 0..10 {
+            slow.push(slow_member(&server, &format!("slow{n}{}", &channel[1..]), &channel));
+        }
+    }
+    for (n, member) in fast.iter_mut().enumerate() {
+        member.join(&format!("#c{}", n / 90));
+    }
+    talker.sync();
+    fast.iter_mut().for_each(|member| drop(member.sync()));
+    let said = talk_to_all(&mut talker, &mut fast, slow.len(), CHANNELS);
+    for member in &mut fast {
+        let (_, heard) = sort_out(member.sync());
+        assert!(heard == (0..said).collect::<Vec<_>>(), "{} got {heard:?}", member.nick);
+    }
+    server.member("newcomer").join("#c0");
+}
+
+/// Talks to all channels until as many have quit as are slow; the fast ones read all the while.
+#[track_caller]
+fn talk_to_all(talker: &mut Member, fast: &mut [Member], slow: usize, channels: usize) -> usize {
+    let (mut said, mut gone) = (0, 0);
+    while gone < slow {
+        for number in said..said + 20 {
+            for channel in 0..channels {
+                talker.client.queue(message(&format!("#c{channel}"), number).as_bytes());
+            }
+        }
+        said += 20;
+        gone += talker.sync().iter().filter(|message| message.command == "QUIT").count();
+        // Each reads to the last message of this round, so that none of them is a slow one.
+        let last = format!(":{} ", said - 1);
+        pump("the fast members to have read", fast, |fast| {
+            fast.iter().all(|member| {
+                let recent = member.client.incoming.len().saturating_sub(8 * 1024);
+                let tail = &member.client.incoming[recent..];
+                tail.windows(last.len()).any(|window| window == last.as_bytes())
+            })
+        });
+        assert!(said < 100_000, "after {said} messages {gone} of {slow} were cut");
+    }
+    said
+}
+
+/// 27: A member that is over the soft limit, but recovers within the grace time, loses nothing.
+fn a_slow_member_that_recovers_loses_nothing(ctx: &Ctx) {
+    const MESSAGES: usize = 15_000;
+    let server = ctx.busy_chat(&["--sendq", "16MiB", "--sendq-grace", "60s"]);
+    let mut talker = server.member("talker");
+    talker.join("#c");
+    let mut slow = slow_member(&server, "slow", "#c");
+    talker.expect("slow JOIN #c");
+    let batch: String = (0..MESSAGES).map(|n| message("#c", n)).collect();
+    talker.client.send(batch);
+    talker.hears_nothing();
+    slow.client.reading = true;
+    let (quits, heard) = sort_out(slow.sync());
+    assert!(quits.is_empty(), "{quits:?} have quit");
+    let heard: Vec<u8> = heard.iter().flat_map(|n| n.to_ne_bytes()).collect();
+    let expected: Vec<u8> = (0..MESSAGES).flat_map(|n: usize| n.to_ne_bytes()).collect();
+    assert_eq!(difference(&heard, &expected), None, "eight times the first wrong message");
+    talker.hears_nothing();
+}

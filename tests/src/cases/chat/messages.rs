@@ -1,0 +1,293 @@
+//! Messages: to whom they go, in which order, and what they may hold.
+
+use crate::cases::{Case, cases};
+use crate::member::{Member, Message, gather};
+use crate::watchdog::Ctx;
+
+pub(super) const CASES: &[Case] = cases![Chat:
+    a_message_reaches_every_other_member_once,
+    messages_keep_their_senders_order,
+    messages_of_many_senders_all_arrive_in_each_senders_order,
+    a_message_to_a_nickname_reaches_it_alone,
+    targets_may_be_a_list,
+    too_many_targets_are_told,
+    messages_to_nobody_are_told,
+    messages_from_outside_are_not_let_in,
+    a_notice_is_never_answered_with_an_error,
+    text_is_relayed_as_it_came,
+    no_relayed_line_is_longer_than_512_bytes,
+    a_line_over_512_bytes_gets_417_and_the_connection_lives,
+    text_that_is_not_utf_8_is_refused,
+    text_that_is_not_utf_8_passes_without_utf8_only,
+    a_forged_source_is_ignored,
+    unknown_commands_get_421,
+    a_ping_is_answered_with_its_token,
+];
+
+/// To every other member exactly once, and never to the sender.
+fn a_message_reaches_every_other_member_once(ctx: &Ctx) {
+    let server = ctx.chat(&[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    let (mut cid, mut dan) = (server.member("cid"), server.member("dan"));
+    gather("#c", &mut [&mut ann, &mut bob, &mut cid]);
+    // A second channel that they share does not make it two messages.
+    gather("#d", &mut [&mut ann, &mut bob, &mut dan]);
+    for command in ["PRIVMSG", "NOTICE"] {
+        ann.say(format!("{command} #c :hello all"));
+        ann.hears_nothing();
+        let brief = format!("ann {command} #c hello all");
+        assert_eq!(bob.briefs(), [&*brief]);
+        assert_eq!(cid.briefs(), [&*brief]);
+        dan.hears_nothing();
+    }
+    ann.say("PRIVMSG #c :who am I?");
+    let message = bob.next();
+    assert!(message.source.starts_with("ann!") && message.source.contains('@'), "{message:?}");
+}
+
+/// In the order in which the sender sent them, however many come in one write.
+fn messages_keep_their_senders_order(ctx: &Ctx) {
+    const COUNT: usize = 2000;
+    let server = ctx.busy_chat(&[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    gather("#c", &mut [&mut ann, &mut bob]);
+    ann.client.send((0..COUNT).map(|n| format!("PRIVMSG #c :{n}\r\n")).collect::<String>());
+    ann.hears_nothing();
+    for n in 0..COUNT {
+        bob.expect(&format!("ann PRIVMSG #c {n}"));
+    }
+    bob.hears_nothing();
+}
+
+/// Many at once: each member gets all of every other's, in that one's order.
+fn messages_of_many_senders_all_arrive_in_each_senders_order(ctx: &Ctx) {
+    const MEMBERS: usize = 10;
+    const COUNT: usize = 100;
+    let server = ctx.busy_chat(&[]);
+    let mut members: Vec<Member> = (0..MEMBERS).map(|n| server.member(&format!("m{n}"))).collect();
+    gather("#c", &mut members.iter_mut().collect::<Vec<_>>());
+    let speech: String = (0..COUNT).map(|n| format!("PRIVMSG #c :{n}\r\n")).collect();
+    for member in &mut members {
+        member.client.queue(speech.as_bytes());
+    }
+    crate::client::pump("everybody to have spoken", &mut members, |members| {
+        members.iter().all(|member| member.client.unsent() == 0)
+    });
+    // By the time of its PONG, all that a member has said is on its way to the others.
+    let mut heard: Vec<Vec<Message>> = members.iter_mut().map(Member::sync).collect();
+    for (member, heard) in members.iter_mut().zip(&mut heard) {
+        heard.extend(member.sync());
+        for sender in (0..MEMBERS).map(|n| format!("m{n}")) {
+            let said: Vec<_> =
+                heard.iter().filter(|m| m.from() == sender).map(Message::text).collect();
+            let expected: Vec<_> = (0..COUNT).map(|n| n.to_string()).collect();
+            let nothing = sender == member.nick && said.is_empty();
+            assert!(nothing || said == expected, "{} of {sender}'s: {said:?}", member.nick);
+        }
+    }
+}
+
+/// Only to that one.
+fn a_message_to_a_nickname_reaches_it_alone(ctx: &Ctx) {
+    let server = ctx.chat(&[]);
+    let (mut ann, mut bob, mut cid) =
+        (server.member("ann"), server.member("bob"), server.member("cid"));
+    gather("#c", &mut [&mut ann, &mut bob, &mut cid]);
+    ann.sync();
+    ann.say("PRIVMSG bob :between us");
+    ann.say("NOTICE bob :and again");
+    ann.hears_nothing();
+    assert_eq!(bob.briefs(), ["ann PRIVMSG bob between us", "ann NOTICE bob and again"]);
+    cid.hears_nothing();
+}
+
+/// Channels and nicknames in one list; what is wrong with one does not spoil the others.
+fn targets_may_be_a_list(ctx: &Ctx) {
+    let server = ctx.chat(&[]);
+    let (mut ann, mut bob, mut cid) =
+        (server.member("ann"), server.member("bob"), server.member("cid"));
+    gather("#c", &mut [&mut ann, &mut bob]);
+    ann.say("PRIVMSG cid,nobody,#c :to all of you");
+    let errors = ann.sync();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!((errors[0].command.as_str(), errors[0].param(1)), ("401", "nobody"));
+    assert_eq!(bob.briefs(), ["ann PRIVMSG #c to all of you"]);
+    assert_eq!(cid.briefs(), ["ann PRIVMSG cid to all of you"]);
+}
+
+/// `--max-targets` bounds the list; who goes beyond it is told.
+fn too_many_targets_are_told(ctx: &Ctx) {
+    let server = ctx.chat(&["--max-targets", "2"]);
+    let (mut ann, mut bob, mut cid, mut dan) =
+        (server.member("ann"), server.member("bob"), server.member("cid"), server.member("dan"));
+    ann.say("PRIVMSG bob,cid,dan :spam");
+    let answer = ann.sync();
+    assert!(answer.iter().any(Message::is_error), "{answer:?}");
+    let reached = [&mut bob, &mut cid, &mut dan].map(|member| member.sync().len());
+    assert!(reached.iter().sum::<usize>() <= 2, "{reached:?} messages arrived");
+    ann.say("PRIVMSG bob,cid :not spam");
+    ann.hears_nothing();
+    assert_eq!(bob.briefs(), ["ann PRIVMSG bob not spam"]);
+    assert_eq!(cid.briefs(), ["ann PRIVMSG cid not spam"]);
+}
+
+/// 401 no such nickname, 403 no such channel, 411 no recipient, 412 no text.
+fn messages_to_nobody_are_told(ctx: &Ctx) {
+    let server = ctx.chat(&[]);
+    let mut ann = server.member("ann");
+    assert_eq!(ann.ask("PRIVMSG nobody :hello", "401").param(1), "nobody");
+    ann.say("PRIVMSG #nowhere :hello");
+    let answer = ann.next();
+    let fitting = ["401", "403", "404"].contains(&answer.command.as_str());
+    assert!(fitting && answer.param(1) == "#nowhere", "{answer:?}");
+    ann.ask("PRIVMSG", "411");
+    ann.ask("PRIVMSG ann", "412");
+    ann.ask("PRIVMSG ann :", "412");
+    ann.hears_nothing();
+}
+
+/// 404: a channel is for those who are in it.
+fn messages_from_outside_are_not_let_in(ctx: &Ctx) {
+    let server = ctx.chat(&[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    ann.join("#c");
+    assert_eq!(bob.ask("PRIVMSG #c :let me in", "404").param(1), "#c");
+    ann.hears_nothing();
+}
+
+/// A NOTICE that goes nowhere is not answered: two programs must not talk for ever.
+fn a_notice_is_never_answered_with_an_error(ctx: &Ctx) {
+    let server = ctx.busy_chat(&[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    ann.join("#c");
+    for line in ["NOTICE nobody :x", "NOTICE #nowhere :x", "NOTICE #c :x", "NOTICE", "NOTICE ann"] {
+        bob.say(line);
+        bob.hears_nothing();
+    }
+    ann.hears_nothing();
+}
+
+/// Colours, actions, spaces, colons, any language.
+fn text_is_relayed_as_it_came(ctx: &Ctx) {
+    let server = ctx.busy_chat(&[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    gather("#c", &mut [&mut ann, &mut bob]);
+    for text in [
+        "\x01ACTION waves\x01",
+        "\x02bold\x02 \x0304red\x03 \x1funder\x0f",
+        "  two spaces  between  and two after  ",
+        ": :) ::",
+        "grüße, 你好, привет, 🎉",
+        "tab\there",
+        "%s %n {} \\r\\n",
+    ] {
+        ann.say(format!("PRIVMSG #c :{text}"));
+        ann.hears_nothing();
+        assert_eq!(bob.next().text(), text);
+    }
+    // One word needs no colon.
+    ann.say("PRIVMSG #c word");
+    ann.hears_nothing();
+    assert_eq!(bob.next().text(), "word");
+}
+
+/// The source that is put before it does not make a line longer than 512 bytes: its end is cut, and
+/// not in the middle of a character.
+fn no_relayed_line_is_longer_than_512_bytes(ctx: &Ctx) {
+    let server = ctx.busy_chat(&[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    gather("#c", &mut [&mut ann, &mut bob]);
+    for filler in ["x", "ü", "你", "🎉"] {
+        let text = filler.repeat((510 - "PRIVMSG #c :".len()) / filler.len());
+        ann.say(format!("PRIVMSG #c :{text}"));
+        ann.hears_nothing();
+        let line = bob.client.line();
+        assert!(line.len() <= 510, "{} bytes", line.len() + 2);
+        let heard = String::from_utf8(line).expect("whole characters");
+        let heard = heard.split_once(" :").map_or("", |(_, text)| text);
+        assert!(text.starts_with(heard) && heard.len() > 400, "{heard:?}");
+    }
+    ann.hears_nothing();
+    bob.hears_nothing();
+}
+
+/// 512 bytes with their end pass; one more gets 417, reaches nobody, and what follows is served.
+fn a_line_over_512_bytes_gets_417_and_the_connection_lives(ctx: &Ctx) {
+    let server = ctx.busy_chat(&[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    gather("#c", &mut [&mut ann, &mut bob]);
+    let command = "PRIVMSG #c :";
+    for end in ["\r\n", "\n"] {
+        let fits = format!("{command}{}{end}", "x".repeat(512 - command.len() - end.len()));
+        ann.client.send(&fits);
+        ann.hears_nothing();
+        assert_eq!(bob.sync().len(), 1, "a line of 512 bytes");
+        ann.client.send(fits.replacen('x', "xx", 1));
+        ann.gets("417");
+        ann.hears_nothing();
+        bob.hears_nothing();
+    }
+}
+
+/// Bytes that are not UTF-8 are refused with a reply, and reach nobody.
+fn text_that_is_not_utf_8_is_refused(ctx: &Ctx) {
+    let server = ctx.busy_chat(&[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    gather("#c", &mut [&mut ann, &mut bob]);
+    for bytes in [&b"\xff"[..], b"\xc3", b"caf\xe9", b"\xed\xa0\x80", b"\xf5\x80\x80\x80"] {
+        ann.say([b"PRIVMSG #c :", bytes].concat());
+        let answer = ann.sync();
+        assert_eq!(answer.len(), 1, "the reply to {}: {answer:?}", bytes.escape_ascii());
+        bob.hears_nothing();
+    }
+}
+
+/// `--utf8-only false` relays them as they came.
+fn text_that_is_not_utf_8_passes_without_utf8_only(ctx: &Ctx) {
+    let server = ctx.busy_chat(&["--utf8-only", "false"]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    gather("#c", &mut [&mut ann, &mut bob]);
+    ann.say(b"PRIVMSG #c :caf\xe9 \xff");
+    ann.hears_nothing();
+    let line = bob.client.line();
+    assert!(line.ends_with(b" :caf\xe9 \xff"), "{}", line.escape_ascii());
+}
+
+/// Nobody speaks in another's name, whatever stands before the command.
+fn a_forged_source_is_ignored(ctx: &Ctx) {
+    let server = ctx.busy_chat(&[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    gather("#c", &mut [&mut ann, &mut bob]);
+    ann.say(":bob!b@host PRIVMSG #c :from bob?");
+    ann.sync();
+    for message in bob.sync() {
+        assert_eq!(message.brief(), "ann PRIVMSG #c from bob?");
+    }
+}
+
+/// 421 names the command, however long or odd it is.
+fn unknown_commands_get_421(ctx: &Ctx) {
+    let server = ctx.busy_chat(&[]);
+    let mut ann = server.member("ann");
+    assert_eq!(ann.ask("SING a song", "421").param(1), "SING");
+    ann.ask("123", "421");
+    ann.ask(&"X".repeat(500), "421");
+    ann.hears_nothing();
+}
+
+/// The token comes back as it was; without one: 409.
+fn a_ping_is_answered_with_its_token(ctx: &Ctx) {
+    let server = ctx.busy_chat(&[]);
+    let mut ann = server.member("ann");
+    for token in ["x", ":two words", ":", "LAG1234567"] {
+        ann.say(format!("PING {token}"));
+        let answer = ann.next();
+        if token == ":" && answer.command == "409" {
+            continue;
+        }
+        assert_eq!(answer.command, "PONG", "{answer:?}");
+        assert_eq!(answer.text(), token.trim_start_matches(':'));
+    }
+    let answer = ann.ask("PING", "409");
+    assert_eq!(answer.param(0), "ann");
+}

@@ -1,0 +1,120 @@
+//! Exhaustion: what the kernel has no more of, and what happens then.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::param::clock_ticks_per_second;
+
+use crate::cases::{Case, cases};
+use crate::client::{Client, pump};
+use crate::member::Member;
+use crate::server::Server;
+use crate::watchdog::Ctx;
+
+pub(super) const ECHO: &[Case] = cases![Echo:
+    out_of_descriptors_it_serves_those_inside_and_then_the_rest,
+    an_overflowing_backlog_drains_afterwards,
+    a_hundred_waits_run_together,
+];
+
+pub(super) const CHAT: &[Case] = cases![Chat: two_workers_share_one_chat];
+
+/// 37: With 64 descriptors and 200 clients: those inside are served, nothing spins, and when they
+/// leave, the others get in.
+fn out_of_descriptors_it_serves_those_inside_and_then_the_rest(ctx: &Ctx) {
+    let server = ctx.echo_after("ulimit -n 64", &[]);
+    let mut clients = server.clients(200);
+    for client in &mut clients {
+        client.queue(b"hello\n");
+    }
+    let is_inside = |client: &Client| client.incoming == b"hello\n";
+    pump("those inside to be served", &mut clients, |clients| {
+        clients.iter().filter(|client| is_inside(client)).count() >= 32
+    });
+    does_not_spin(&server);
+    while !clients.is_empty() {
+        pump("the next to be served", &mut clients, |clients| clients.iter().any(is_inside));
+        // Serving those inside goes on, and then they make room.
+        for mut client in clients.extract_if(.., |client| is_inside(client)) {
+            client.incoming.clear();
+            client.round_trip("bye");
+        }
+    }
+    server.serves();
+}
+
+/// Watches the server's processor time while nothing happens. It spins if it has used a fifth of a
+/// second before a whole second is over; a loaded machine can only make it use less.
+#[track_caller]
+fn does_not_spin(server: &Server) {
+    let fifth = clock_ticks_per_second() / 5;
+    let (before, started) = (server.usage().ticks, Instant::now());
+    while started.elapsed() < Duration::from_secs(1) {
+        thread::sleep(Duration::from_millis(20));
+        let used = server.usage().ticks - before;
+        assert!(used < fifth, "{used} ticks of processor time with nothing to do");
+    }
+}
+
+/// 45: A backlog of 4 overflows while the server stands still; afterwards everybody is served.
+/// (Those turned away by the kernel try again by themselves, a second or more later.)
+fn an_overflowing_backlog_drains_afterwards(ctx: &Ctx) {
+    let server = ctx.echo(&["--backlog", "4"]);
+    server.freeze();
+    let mut clients: Vec<_> = (0..20).map(|_| Client::dial(&ctx.watch, server.addr())).collect();
+    for client in &mut clients {
+        client.queue(b"hello\n");
+    }
+    server.thaw();
+    pump("everybody to be served", &mut clients, |clients| {
+        clients.iter().all(|client| client.incoming == b"hello\n")
+    });
+}
+
+/// 55: `--wait` holds each reply back, but a hundred clients wait together and not in turn.
+fn a_hundred_waits_run_together(ctx: &Ctx) {
+    const WAIT: Duration = Duration::from_millis(300);
+    let server = ctx.echo(&["--wait", "300ms"]);
+    let mut clients = server.clients(100);
+    let started = Instant::now();
+    for client in &mut clients {
+        client.queue(b"later\n");
+    }
+    pump("a hundred replies", &mut clients, |clients| {
+        let served = clients.iter().any(|client| !client.incoming.is_empty());
+        assert!(!served || started.elapsed() >= WAIT, "a reply after {:?}", started.elapsed());
+        clients.iter().all(|client| client.incoming == b"later\n")
+    });
+    let took = started.elapsed();
+    assert!(took < WAIT * 50, "a hundred waits of {WAIT:?} took {took:?}");
+}
+
+/// 54: With two workers there is still one chat: everybody hears everybody, whoever serves whom.
+fn two_workers_share_one_chat(ctx: &Ctx) {
+    const MEMBERS: usize = 16;
+    let server = ctx.busy_chat(&["--workers", "2"]);
+    let mut members: Vec<Member> = (0..MEMBERS).map(|n| server.member(&format!("m{n}"))).collect();
+    for member in &mut members {
+        member.join("#c");
+    }
+    // A member's answer to a PING may overtake what another worker still brings it. So everybody
+    // waits for what must come, and only then for what must not.
+    for (n, member) in members.iter_mut().enumerate() {
+        for later in n + 1..MEMBERS {
+            member.expect(&format!("m{later} JOIN #c"));
+        }
+    }
+    for speaker in 0..MEMBERS {
+        members[speaker].say(format!("PRIVMSG #c :from {speaker}"));
+        for (listener, member) in members.iter_mut().enumerate() {
+            if listener != speaker {
+                member.expect(&format!("m{speaker} PRIVMSG #c from {speaker}"));
+            }
+        }
+    }
+    drop(members.pop());
+    for member in &mut members {
+        assert_eq!(member.gets("QUIT").from(), format!("m{}", MEMBERS - 1));
+        member.hears_nothing();
+    }
+}

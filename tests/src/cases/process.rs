@@ -1,0 +1,262 @@
+//! The process: signals, flags, outputs, exit codes.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
+use std::slice;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::cases::{Case, cases};
+use crate::client::{Client, pump, pump_for};
+use crate::member::gather;
+use crate::server::{Process, Server};
+use crate::watchdog::Ctx;
+
+pub(super) const ECHO: &[Case] = cases![Echo:
+    sigterm_delivers_what_is_pending_and_exits_zero,
+    sigterm_and_sigint_with_nothing_to_drain_exit_at_once,
+    the_hard_stop_comes_after_the_drain_timeout,
+    a_second_signal_ends_it_at_once,
+    kill_9_under_load_and_start_again,
+    a_storm_of_signals_loses_no_byte,
+    bad_flags_exit_2_with_one_line,
+    other_addresses_need_public,
+    a_closed_standard_output_does_not_hurt,
+    a_closed_standard_error_does_not_hurt,
+    a_full_standard_output_does_not_hurt,
+    the_counters_tell_the_truth,
+];
+
+pub(super) const CHAT: &[Case] = cases![Chat: sigterm_says_goodbye_in_chat];
+
+/// How long no server may take that has nothing to wait for; far less than its drain timeout.
+const AT_ONCE: Duration = Duration::from_secs(20);
+
+/// A client with 4 MiB of replies pending that it has not begun to read.
+#[track_caller]
+fn with_replies_pending(server: &Server) -> (Client, String) {
+    let mut client = server.client();
+    let text = format!("{}\n", "x".repeat(1023)).repeat(4 * 1024);
+    client.reading = false;
+    client.send(&text);
+    // Taken by the kernel is not yet taken by the server: its own count says when it is.
+    server.watch().until("the server to have read it all", || {
+        server.counter("bytes_in") >= text.len() as u64
+    });
+    (client, text)
+}
+
+/// 46: SIGTERM while replies are pending: each arrives, then the end of the stream; exit code 0.
+fn sigterm_delivers_what_is_pending_and_exits_zero(ctx: &Ctx) {
+    let mut server = ctx.echo(&["--sendq", "64MiB", "--drain-timeout", "60s"]);
+    let (mut client, text) = with_replies_pending(&server);
+    server.signal(Signal::TERM);
+    client.reading = true;
+    client.expect(&text);
+    client.expect_end();
+    assert_eq!(server.wait().code(), Some(0), "the exit code");
+}
+
+/// 46: With nothing to drain it exits at once, and an idle client sees the end of the stream.
+fn sigterm_and_sigint_with_nothing_to_drain_exit_at_once(ctx: &Ctx) {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = ctx.echo(&["--drain-timeout", "10m"]);
+        let mut idle = server.client();
+        idle.round_trip("here");
+        let started = std::time::Instant::now();
+        server.signal(signal);
+        idle.expect_end();
+        assert_eq!(server.wait().code(), Some(0), "the exit code after {signal:?}");
+        assert!(started.elapsed() < AT_ONCE, "{:?} for nothing", started.elapsed());
+        assert!(server.last_counters()["accepts"].is_u64(), "counters on exit");
+    }
+}
+
+/// 46: A client that never reads does not keep it longer than the drain timeout.
+fn the_hard_stop_comes_after_the_drain_timeout(ctx: &Ctx) {
+    let mut server = ctx.echo(&["--sendq", "64MiB", "--drain-timeout", "500ms"]);
+    let (client, _) = with_replies_pending(&server);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0), "the exit code");
+    drop(client);
+}
+
+/// 46: A second signal ends it at once, whatever is pending. The signals repeat until it is gone:
+/// two that come too close may be taken for one.
+fn a_second_signal_ends_it_at_once(ctx: &Ctx) {
+    let mut server = ctx.echo(&["--sendq", "64MiB", "--drain-timeout", "10m"]);
+    let (mut client, _) = with_replies_pending(&server);
+    let started = std::time::Instant::now();
+    while !server.has_ended() {
+        server.signal(Signal::TERM);
+        pump_for("the server to end", slice::from_mut(&mut client), Duration::from_millis(50));
+    }
+    assert!(started.elapsed() < AT_ONCE, "it took {:?}", started.elapsed());
+}
+
+/// 46: In chat everybody is told, then the stream ends.
+fn sigterm_says_goodbye_in_chat(ctx: &Ctx) {
+    let mut server = ctx.chat(&[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    gather("#c", &mut [&mut ann, &mut bob]);
+    server.signal(Signal::TERM);
+    ann.is_cut();
+    bob.is_cut();
+    assert_eq!(server.wait().code(), Some(0), "the exit code");
+}
+
+/// 47: Killed under load, it starts again on the same port and serves.
+fn kill_9_under_load_and_start_again(ctx: &Ctx) {
+    let mut server = ctx.echo(&[]);
+    let addr = server.addr();
+    let mut clients = server.clients(20);
+    for client in &mut clients {
+        client.queue("load\n".repeat(100_000).as_bytes());
+    }
+    pump("the load to be under way", &mut clients, |clients| {
+        clients.iter().all(|client| client.incoming.len() > 1000)
+    });
+    server.kill();
+    pump("the killed server's connections to end", &mut clients, |clients| {
+        clients.iter().all(|client| client.end().is_some())
+    });
+    let server = ctx.echo(&["--listen", &addr.to_string()]);
+    server.serves();
+}
+
+/// 49: Stopped, continued and asked for its counters again and again while 8 MiB go through: no
+/// byte is lost, though many a system call is interrupted.
+fn a_storm_of_signals_loses_no_byte(ctx: &Ctx) {
+    let server = ctx.echo(&[]);
+    let mut clients = server.clients(4);
+    let text = format!("{}\n", "storm".repeat(50)).repeat(8 << 10);
+    for client in &mut clients {
+        client.queue(text.as_bytes());
+    }
+    let (mut rounds, mut next) = (0, 0);
+    pump("8 MiB to pass through the storm", &mut clients, |clients| {
+        let received = clients.iter().map(|client| client.incoming.len()).sum::<usize>();
+        if received >= next && rounds < 100 {
+            let signal = [Signal::USR1, Signal::WINCH, Signal::CHILD, Signal::URG][rounds % 4];
+            server.signal(signal);
+            if rounds % 5 == 0 {
+                server.freeze();
+                server.thaw();
+            }
+            (rounds, next) = (rounds + 1, received + 64 * 1024);
+        }
+        clients.iter().all(|c| c.incoming.len() >= text.len() || c.end().is_some())
+    });
+    for client in &mut clients {
+        client.expect(&text);
+    }
+}
+
+/// Runs the program with these arguments only, to its end.
+#[track_caller]
+fn refuse(ctx: &Ctx, args: &[&str]) -> String {
+    let mut all = ctx.args().to_vec();
+    all.extend(args.iter().map(|&arg| arg.to_owned()));
+    let outcome = Process::spawn(&ctx.watch, ctx.program(), &all, Stdio::piped()).outcome();
+    assert_eq!(outcome.code, Some(2), "the exit code for {args:?}: {outcome:?}");
+    assert_eq!(outcome.stdout, "", "standard output for {args:?}");
+    assert_eq!(outcome.stderr.len(), 1, "one line for {args:?}: {outcome:?}");
+    outcome.stderr[0].clone()
+}
+
+/// 50: Wrong use ends with exit code 2 and one line that names what is wrong.
+fn bad_flags_exit_2_with_one_line(ctx: &Ctx) {
+    for (args, named) in [
+        (&["--nonsense"][..], "--nonsense"),
+        (&["stray"], "stray"),
+        (&["--mode", "telnet"], "telnet"),
+        (&["--listen", "nowhere"], "nowhere"),
+        (&["--listen", "127.0.0.1:99999"], "127.0.0.1:99999"),
+        (&["--idle-timeout", "soon"], "soon"),
+        (&["--max-line", "many"], "many"),
+        (&["--max-line", "0"], "--max-line"),
+        (&["--workers", "0"], "--workers"),
+        (&["--max-connections", "-1"], "-1"),
+        (&["--workers"], "--workers"),
+        (&["--log", "xml"], "xml"),
+        (&["--mode", "chat", "--motd", "/nonexistent/motd"], "/nonexistent/motd"),
+    ] {
+        let line = refuse(ctx, args);
+        assert!(line.contains(named), "for {args:?} it says {line:?}");
+    }
+}
+
+/// 50: Any other address than loopback needs `--public`, and is told so.
+fn other_addresses_need_public(ctx: &Ctx) {
+    for addr in ["0.0.0.0:0", "[::]:0"] {
+        let line = refuse(ctx, &["--listen", addr]);
+        assert!(line.contains("--public"), "for {addr} it says {line:?}");
+    }
+}
+
+/// 51: Whoever started it may stop listening to it.
+fn a_closed_standard_output_does_not_hurt(ctx: &Ctx) {
+    let mut server = ctx.echo(&[]);
+    server.close_outputs();
+    server.serves();
+    server.counters();
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0), "the exit code");
+}
+
+/// 51: The same for standard error, on which it would log and count.
+fn a_closed_standard_error_does_not_hurt(ctx: &Ctx) {
+    let mut server = ctx.echo_after("exec 2>&-", &[]);
+    server.signal(Signal::USR1);
+    server.serves();
+    server.client().reset();
+    server.serves();
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0), "the exit code");
+}
+
+/// 51: A standard output that takes nothing is an operator's mistake, not a reason to fall over: it
+/// either serves or says why not.
+fn a_full_standard_output_does_not_hurt(ctx: &Ctx) {
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let mut args = ctx.args().to_vec();
+    args.extend(["--mode", "echo", "--listen", &port.to_string()].map(str::to_owned));
+    let full = std::fs::File::create("/dev/full").expect("open /dev/full");
+    let process = Process::spawn(&ctx.watch, ctx.program(), &args, full.into());
+    let mut server = Server::adopt(process, port);
+    ctx.watch.until("the server to listen or to give up", || listens(port) || server.has_ended());
+    if server.has_ended() {
+        assert_eq!(server.wait().code(), Some(1), "the exit code");
+    } else {
+        server.serves();
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait().code(), Some(0), "the exit code");
+    }
+}
+
+fn listens(addr: SocketAddr) -> bool {
+    TcpStream::connect(addr).is_ok()
+}
+
+/// The counters are one line of JSON on standard error, after SIGUSR1 and on exit, and true.
+fn the_counters_tell_the_truth(ctx: &Ctx) {
+    let mut server = ctx.echo(&[]);
+    let mut client = server.client();
+    client.exchange("one\ntwo\nthree", "one\ntwo\n");
+    let counters = server.counters();
+    let expected = [("accepts", 1), ("lines", 2), ("bytes_in", 13), ("bytes_out", 8)];
+    for (name, value) in expected {
+        assert_eq!(counters[name].as_u64(), Some(value), "{name} in {counters}");
+    }
+    for name in ["wakeups", "would_blocks", "slow_cut"] {
+        assert!(counters[name].is_u64(), "{name} in {counters}");
+    }
+    assert!(counters["errors"].is_object(), "errors in {counters}");
+    client.half_close();
+    client.expect_end();
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0), "the exit code");
+    let last = server.last_counters();
+    assert_eq!(last["lines"].as_u64(), Some(2), "lines at the end, in {last}");
+}

@@ -1,0 +1,235 @@
+//! How a case runs and how it ends: on a thread of its own, with a deadline enforced from outside.
+//!
+//! Everything that a case waits for is bounded by [`Ctx::deadline`] from inside. Should that fail
+//! (a bug in the suite), the watchdog kills the servers, which wakes whoever waits for them, and
+//! fails the case all the same. A failure names what was awaited and the server's last words.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::env;
+use std::hash::{Hash, Hasher};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use libtest_mimic::Failed;
+
+use crate::cases::Case;
+use crate::models::Model;
+use crate::server::{Log, Server, kill_group};
+
+/// How long a case may take. Far more than any needs on a loaded machine: it ends a hang, it does
+/// not judge speed.
+const BUDGET: Duration = Duration::from_secs(90);
+
+/// What the watchdog grants beyond the budget before it steps in.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What a case is given: the server to start, its deadline, its random numbers.
+pub(crate) struct Ctx {
+    program: String,
+    args: Vec<String>,
+    seed: u64,
+    pub(crate) watch: Arc<Watch>,
+}
+
+/// What the watchdog sees of a running case.
+pub(crate) struct Watch {
+    deadline: Instant,
+    awaiting: Mutex<String>,
+    servers: Mutex<Vec<Arc<Log>>>,
+}
+
+impl Ctx {
+    /// Starts the server in echo mode.
+    #[track_caller]
+    pub(crate) fn echo(&self, args: &[&str]) -> Server {
+        Server::start(&self.watch, &self.program, &self.command_line("echo", args))
+    }
+
+    /// Starts the server in chat mode.
+    #[track_caller]
+    pub(crate) fn chat(&self, args: &[&str]) -> Server {
+        Server::start(&self.watch, &self.program, &self.command_line("chat", args))
+    }
+
+    /// Starts the server in chat mode for members who say much at once.
+    #[track_caller]
+    pub(crate) fn busy_chat(&self, args: &[&str]) -> Server {
+        self.chat(&[&["--no-flood-control"], args].concat())
+    }
+
+    /// Starts the server through a shell that runs `prelude` (a limit, a redirection) first.
+    #[track_caller]
+    pub(crate) fn echo_after(&self, prelude: &str, args: &[&str]) -> Server {
+        let script = format!("{prelude}; exec \"$0\" \"$@\"");
+        let mut command_line = vec!["-c".to_owned(), script, self.program.clone()];
+        command_line.extend(self.command_line("echo", args));
+        Server::start(&self.watch, "/bin/sh", &command_line)
+    }
+
+    /// The program under test, for cases that start it in a way of their own.
+    pub(crate) fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// The arguments that make the program this model, without address or mode.
+    pub(crate) fn args(&self) -> &[String] {
+        &self.args
+    }
+
+    /// Random numbers that the same seed repeats for this case, whatever else runs.
+    pub(crate) fn rng(&self) -> fastrand::Rng {
+        fastrand::Rng::with_seed(self.seed)
+    }
+
+    fn command_line(&self, mode: &str, args: &[&str]) -> Vec<String> {
+        let mut all = self.args.clone();
+        // A case that needs an address of its own says so; a flag may stand only once.
+        if !args.contains(&"--listen") {
+            all.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
+        }
+        all.extend(["--mode", mode].map(str::to_owned));
+        all.extend(args.iter().map(|&arg| arg.to_owned()));
+        all
+    }
+}
+
+impl Watch {
+    /// Says what the case waits for from here on, and how long it may.
+    ///
+    /// # Panics
+    ///
+    /// When the case's time is up: there is nobody left to wait for.
+    #[track_caller]
+    pub(crate) fn awaiting(&self, what: &str) -> Duration {
+        let mut awaiting = lock(&self.awaiting);
+        if *awaiting != what {
+            what.clone_into(&mut awaiting);
+        }
+        drop(awaiting);
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "deadline passed while waiting for {what}");
+        left
+    }
+
+    /// Waits until `condition` holds. For states that no event announces (descriptors in /proc, a
+    /// process that has stopped): looks again after a nap, and what ends it is the state alone.
+    #[track_caller]
+    pub(crate) fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        while !condition() {
+            self.awaiting(what);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn add(&self, log: Arc<Log>) {
+        lock(&self.servers).push(log);
+    }
+}
+
+/// Runs one case to its end and tells the harness how it went.
+pub(crate) fn run(case: Case, model: &Model, program: &str, seed: u64) -> Result<(), Failed> {
+    let name = format!("{}::{}", model.name, case.name);
+    let watch = Arc::new(Watch {
+        deadline: Instant::now() + BUDGET,
+        awaiting: Mutex::new("nothing yet".to_owned()),
+        servers: Mutex::default(),
+    });
+    let ctx = Ctx {
+        program: program.to_owned(),
+        args: model.args.clone(),
+        seed: hash(&(seed, case.name)),
+        watch: Arc::clone(&watch),
+    };
+    let (done, ended) = mpsc::channel();
+    thread::Builder::new().name(format!("{THREAD}{name}")).spawn(move || {
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| (case.run)(&ctx)));
+        // The receiver is gone only if the watchdog has already failed this case.
+        drop(done.send(outcome.map_err(|payload| message(&*payload))));
+    })?;
+    let reason = match await_end(&ended, &watch) {
+        Ok(()) => return Ok(()),
+        Err(reason) => reason,
+    };
+    let place = lock(panics()).remove(&format!("{THREAD}{name}")).unwrap_or_default();
+    Err(report(&reason, &place, &watch, seed).into())
+}
+
+fn await_end(ended: &mpsc::Receiver<Result<(), String>>, watch: &Watch) -> Result<(), String> {
+    match ended.recv_timeout(BUDGET + GRACE) {
+        Ok(outcome) => return outcome,
+        Err(RecvTimeoutError::Disconnected) => return Err("the case's thread vanished".to_owned()),
+        Err(RecvTimeoutError::Timeout) => {}
+    }
+    for server in lock(&watch.servers).iter() {
+        if server.is_running() {
+            kill_group(server.pid);
+        }
+    }
+    // The death of its server wakes the case; what it says then is a consequence, not the cause.
+    drop(ended.recv_timeout(GRACE));
+    Err(format!("killed by the watchdog while waiting for {}", lock(&watch.awaiting)))
+}
+
+fn report(reason: &str, place: &str, watch: &Watch, seed: u64) -> String {
+    let mut text = format!("{reason}\n  at: {place}\n  last awaited: {}", lock(&watch.awaiting));
+    for server in lock(&watch.servers).iter() {
+        text.push_str(&format!("\n  server {} said last:", server.pid));
+        for line in server.tail(8) {
+            text.push_str(&format!("\n    {line}"));
+        }
+    }
+    text.push_str(&format!("\n  seed: CONFORMANCE_SEED={seed}"));
+    text
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("panicked").to_owned()
+}
+
+/// What the names of the threads that run cases begin with.
+const THREAD: &str = "case ";
+
+fn panics() -> &'static Mutex<HashMap<String, String>> {
+    static PANICS: OnceLock<Mutex<HashMap<String, String>>> = OnceLock::new();
+    PANICS.get_or_init(Mutex::default)
+}
+
+/// Keeps where a case failed for its report, instead of printing it among other cases' lines.
+pub(crate) fn silence_case_threads() {
+    let otherwise = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let thread = thread::current();
+        let (Some(name), Some(place)) = (thread.name(), info.location()) else {
+            return otherwise(info);
+        };
+        if !name.starts_with(THREAD) {
+            return otherwise(info);
+        }
+        lock(panics()).entry(name.to_owned()).or_insert_with(|| place.to_string());
+    }));
+}
+
+/// The seed of this run: the one asked for, or a new one.
+pub(crate) fn seed() -> u64 {
+    if let Some(seed) = env::var("CONFORMANCE_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        return seed;
+    }
+    hash(&SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()) % 1_000_000
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Locks, also after another thread of the case has failed: then the report still needs it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
