@@ -1,7 +1,42 @@
 //! Chat: an IRC subset as pure state. Lines in, mail out.
+//!
+//! What a line leads to is decided by [`commands`]; who is there and where, by [`members`] and
+//! [`channels`]; what a name may be, by [`names`]; how a line is written, by [`reply`]; how it
+//! reaches its receivers, by [`post`].
+//!
+//! # How a line is handled
+//!
+//! What its sender is told gathers in one [`Reply`], the sender's own JOIN or PART included, and
+//! becomes one message. What others are told is encoded once and mailed to each while the line is
+//! handled. When both are done, whoever's mail ran over is cut: no member ever goes while
+//! somebody walks through a channel.
+//!
+//! # Bounds
+//!
+//! A member may have [`crate::Limits::sendq`] bytes mailed and not taken. An answer that grows
+//! with the server (LIST, NAMES, WHO, MOTD) ends early, and says so in its last line, when half of
+//! that is used up: a big server does not cut a client by answering it. A sweep over all
+//! members (WHO or NAMES without a name) is not offered and gets its end alone; LIST is, because
+//! it is how people find a channel.
 
+mod channels;
+mod commands;
+mod members;
+mod names;
+mod parse;
+mod post;
+mod reply;
+mod slab;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use self::channels::{ChannelKey, Channels};
+use self::members::{Member, MemberKey, Members};
+use self::post::Post;
+use self::reply::{ERR_INPUTTOOLONG, Reply};
 use crate::{ConnId, Line, Message, Settings, Time};
 
 /// One thing for one connection, in the order in which the hub decided it.
@@ -20,59 +55,200 @@ pub enum Parcel {
     Text(Message),
     /// The member has registered: its registration deadline is off.
     Welcome,
-    /// The last parcel of this connection.
+    /// The last parcel of this connection: these last words, which may be empty, go behind what
+    /// is queued, or instead of it when it ran over; then close.
     Close(Message),
+}
+
+/// What a member still gets when it goes.
+#[derive(Clone, Copy)]
+enum Farewell {
+    /// [`Parcel::Close`] with the reason as its last words.
+    Told,
+    /// [`Parcel::Close`] without a word.
+    Closed,
+    /// Nothing: the connection is no more.
+    Gone,
 }
 
 /// Members, channels and nicknames.
 pub struct Hub {
     settings: Arc<Settings>,
+    /// The server's name: the source of what it says itself.
+    server: Box<[u8]>,
+    /// The parameters of 005, a line each.
+    features: Vec<Box<[u8]>>,
+    members: Members,
+    channels: Channels,
+    reply: Reply,
+    post: Post,
+    stopping: bool,
 }
 
 impl Hub {
     /// An empty hub whose mail goes to `workers` workers.
     #[must_use]
     pub fn new(settings: Arc<Settings>, workers: usize) -> Hub {
-        let _ = workers;
-        Hub { settings }
+        let workers = workers.min(ConnId::MAX_WORKERS);
+        let server = names::host(&settings.chat.server_name);
+        Hub {
+            features: commands::features(&settings),
+            members: Members::new(workers),
+            channels: Channels::new(),
+            reply: Reply::new(server.clone()),
+            post: Post::new(workers, settings.limits.sendq),
+            stopping: false,
+            server,
+            settings,
+        }
     }
 
-    /// A connection has come.
+    /// A connection has come. `host` is what others see behind the `@`: an address as text.
     pub fn open(&mut self, id: ConnId, host: &str, now: Time) {
-        let _ = (id, host, now, &self.settings);
+        // A tenant whose leave was forgotten must not be mistaken for its successor.
+        if let Some(former) = self.members.seated(id) {
+            self.sever(former, Farewell::Gone, b"Connection closed");
+        }
+        if let Some(key) = self.members.insert(Member::new(id, host, now)) {
+            self.post.open(key, id);
+            if self.stopping {
+                self.sever(key, Farewell::Told, SHUTTING_DOWN);
+            }
+        }
+        self.cut_overrun();
     }
 
-    /// One line of that connection.
+    /// One line of that connection. A connection that is unknown or on its way out is ignored.
     pub fn line(&mut self, id: ConnId, line: Line<'_>, now: Time) {
-        let _ = (id, line, now);
+        let Some(from) = self.members.find(id) else { return };
+        self.reply.set_limit(self.post.room(from));
+        match line {
+            Line::Whole(bytes) => self.command(from, &without_breaks(bytes), now),
+            Line::TooLong => self.reply.numeric(&self.members[from], ERR_INPUTTOOLONG, &[]),
+            Line::Refused(reason) => self.sever(from, Farewell::Told, reason.as_bytes()),
+            Line::End => self.sever(from, Farewell::Closed, b"Connection closed"),
+        }
+        self.send_reply(from);
+        self.cut_overrun();
     }
 
     /// Asks a silent member for a sign of life.
     pub fn ping(&mut self, id: ConnId) {
-        let _ = id;
+        let Some(key) = self.members.find(id) else { return };
+        // Like ERROR it has no source: whoever looks at the first word alone must know it.
+        let message = self.post.encode(&[b"PING :", &self.server]);
+        self.post.offer(key, &message);
+        self.cut_overrun();
     }
 
-    /// Ends a member.
+    /// Ends a member: tells it why (`ERROR :Closing link: REASON`), then closes, and tells those
+    /// who share a channel with it.
     pub fn cut(&mut self, id: ConnId, reason: &str) {
-        let _ = (id, reason);
+        let Some(key) = self.members.find(id) else { return };
+        self.sever(key, Farewell::Told, reason.as_bytes());
+        self.cut_overrun();
     }
 
-    /// A connection is gone.
+    /// A connection is gone: tells those who share a channel with it. Nothing when it was cut.
     pub fn leave(&mut self, id: ConnId, reason: &str) {
-        let _ = (id, reason);
+        let Some(key) = self.members.find(id) else { return };
+        self.sever(key, Farewell::Gone, reason.as_bytes());
+        self.cut_overrun();
     }
 
-    /// The server stops: tells everyone, closes everyone.
-    pub fn shut_down(&mut self) {}
+    /// The server stops: tells everyone, closes everyone, and does the same to whoever still
+    /// comes.
+    pub fn shut_down(&mut self) {
+        self.stopping = true;
+        // Nobody is told of the others: all of them go.
+        let message = self.post.encode(&[CLOSING_LINK, SHUTTING_DOWN]);
+        let everyone: Vec<_> = self.members.keys().collect();
+        for key in everyone {
+            self.post.force(key, Parcel::Close(Arc::clone(&message)));
+            self.members.remove(key);
+        }
+        self.channels = Channels::new();
+    }
 
-    /// Moves the mail for connections of `worker` into `mail`.
+    /// Moves the mail for connections of `worker` into `mail`, which must be empty; its room is
+    /// used again.
     pub fn take(&mut self, worker: usize, mail: &mut Vec<Mail>) {
-        let _ = (worker, mail);
+        self.post.take(worker, mail);
     }
 
-    /// The workers other than `own` that have got mail.
+    /// The workers other than `own` that have got mail since they were last named here: wake
+    /// them once the lock is released.
     pub fn wakes(&mut self, own: usize) -> impl Iterator<Item = usize> + use<> {
-        let _ = own;
-        std::iter::empty()
+        self.post.wakes(own)
+    }
+
+    /// Mails what was written for `to` while its line was handled.
+    fn send_reply(&mut self, to: MemberKey) {
+        if !self.reply.bytes().is_empty() {
+            let message = Message::from(self.reply.bytes());
+            self.post.offer(to, &message);
+            self.reply.clear();
+        }
+    }
+
+    /// Mails `message` to all members of a channel save one.
+    fn send_to_others(&mut self, channel: ChannelKey, except: MemberKey, message: &Message) {
+        for &to in &self.channels[channel].members {
+            if to != except {
+                self.post.offer(to, message);
+            }
+        }
+    }
+
+    /// Mails `message` once to each who shares a channel with `from`, whatever number of them.
+    fn send_to_sharers(&mut self, from: MemberKey, message: &Message) {
+        self.post.begin_round(from);
+        for &channel in &self.members[from].channels {
+            for &to in &self.channels[channel].members {
+                self.post.offer_once(to, message);
+            }
+        }
+    }
+
+    /// Takes a member out of everything, after telling it and those who shared a channel with it.
+    fn sever(&mut self, key: MemberKey, farewell: Farewell, reason: &[u8]) {
+        let quit = self.post.encode(&[b":", &self.members[key].mask, b" QUIT :", reason]);
+        self.send_to_sharers(key, &quit);
+        for channel in core::mem::take(&mut self.members[key].channels) {
+            self.channels.remove_member(channel, key);
+        }
+        self.members.remove(key);
+        match farewell {
+            Farewell::Told => {
+                let last = self.post.encode(&[CLOSING_LINK, reason]);
+                self.post.force(key, Parcel::Close(last));
+            }
+            Farewell::Closed => self.post.force(key, Parcel::Close(Message::default())),
+            Farewell::Gone => {}
+        }
+    }
+
+    /// Cuts those whose mail ran over. The news of it may make the mail of others run over, so
+    /// this goes on until nobody is left who is too slow; each goes only once, so it ends.
+    fn cut_overrun(&mut self) {
+        while let Some(key) = self.post.next_overrun() {
+            if self.members.contains(key) {
+                self.sever(key, Farewell::Told, b"SendQ exceeded");
+            }
+        }
+    }
+}
+
+const CLOSING_LINK: &[u8] = b"ERROR :Closing link: ";
+const SHUTTING_DOWN: &[u8] = b"Server shutting down";
+
+/// `line` without CR, LF and NUL, any of which some client takes for the end of a line: nothing
+/// that is relayed can forge one. A line of a well-behaved client is not copied.
+fn without_breaks(line: &[u8]) -> Cow<'_, [u8]> {
+    let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n' | b'\0');
+    if line.iter().any(is_break) {
+        Cow::Owned(line.iter().copied().filter(|byte| !is_break(byte)).collect())
+    } else {
+        Cow::Borrowed(line)
     }
 }

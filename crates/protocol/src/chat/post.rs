@@ -1,0 +1,182 @@
+//! The mail: one queue for each worker, in the order of the hub's decisions.
+
+use std::sync::Arc;
+
+use super::members::MemberKey;
+use super::reply::add_line;
+use super::{Mail, Parcel};
+use crate::{ConnId, Message};
+
+/// Marks a mailbox whose member is to be cut: nothing fits any more.
+const CONDEMNED: usize = usize::MAX;
+
+/// What a delivery has to know of a member: two to a cache line, because a message to a channel
+/// touches one for each receiver and nothing else of it.
+struct Mailbox {
+    id: ConnId,
+    /// The bytes mailed but not taken: good while `epoch` is the queue's, else zero.
+    untaken: usize,
+    epoch: u64,
+    /// The last round that has been here.
+    round: u64,
+}
+
+/// The mail for one worker.
+struct Queue {
+    mail: Vec<Mail>,
+    /// How often the mail was taken. It makes all `untaken` of the worker's members zero at once.
+    epoch: u64,
+}
+
+/// A set of workers.
+#[derive(Clone, Copy, Default)]
+struct Workers([u64; ConnId::MAX_WORKERS / 64]);
+
+impl Workers {
+    fn insert(&mut self, worker: usize) {
+        self.0[worker / 64] |= 1 << (worker % 64);
+    }
+
+    fn remove(&mut self, worker: usize) -> bool {
+        let bit = 1 << (worker % 64);
+        let was = self.0[worker / 64] & bit != 0;
+        self.0[worker / 64] &= !bit;
+        was
+    }
+
+    fn iter(self) -> impl Iterator<Item = usize> {
+        (0..).zip(self.0).flat_map(|(word, mut bits)| {
+            core::iter::from_fn(move || {
+                let bit = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
+                bits &= bits - 1;
+                Some(word * 64 + bit)
+            })
+        })
+    }
+}
+
+/// All mail on its way, bounded for each member.
+pub(super) struct Post {
+    /// Most bytes mailed to one member and not taken.
+    sendq: usize,
+    queues: Vec<Queue>,
+    /// By member key.
+    mailboxes: Vec<Mailbox>,
+    /// Whose mail ran over: whoever is delivering goes on and cuts them afterwards.
+    overrun: Vec<MemberKey>,
+    round: u64,
+    /// Workers whose queue has mail that nobody was told of.
+    unnamed: Workers,
+    scratch: Vec<u8>,
+}
+
+impl Post {
+    pub(super) fn new(workers: usize, sendq: usize) -> Post {
+        Post {
+            sendq,
+            queues: (0..workers).map(|_| Queue { mail: Vec::new(), epoch: 0 }).collect(),
+            mailboxes: Vec::new(),
+            overrun: Vec::new(),
+            round: 0,
+            unnamed: Workers::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Gives the member under `key` an empty mailbox. Its worker must be known.
+    pub(super) fn open(&mut self, key: MemberKey, id: ConnId) {
+        let mailbox = Mailbox { id, untaken: 0, epoch: self.queues[id.worker()].epoch, round: 0 };
+        // Keys are dense: the next one is at most the one after the last.
+        match self.mailboxes.get_mut(key.index()) {
+            Some(place) => *place = mailbox,
+            None => self.mailboxes.push(mailbox),
+        }
+    }
+
+    /// One line for any number of receivers: encoded once.
+    pub(super) fn encode(&mut self, parts: &[&[u8]]) -> Message {
+        self.scratch.clear();
+        add_line(&mut self.scratch, parts);
+        Arc::from(&self.scratch[..])
+    }
+
+    /// Mails `message`, unless the member's mail would run over: then the member is noted to be
+    /// cut, and nothing more comes to it.
+    pub(super) fn offer(&mut self, to: MemberKey, message: &Message) {
+        let mailbox = &mut self.mailboxes[to.index()];
+        let worker = mailbox.id.worker();
+        let queue = &mut self.queues[worker];
+        if mailbox.epoch != queue.epoch {
+            mailbox.epoch = queue.epoch;
+            mailbox.untaken = 0;
+        }
+        if mailbox.untaken.saturating_add(message.len()) > self.sendq {
+            if mailbox.untaken != CONDEMNED {
+                mailbox.untaken = CONDEMNED;
+                self.overrun.push(to);
+            }
+            return;
+        }
+        mailbox.untaken += message.len();
+        if queue.mail.is_empty() {
+            self.unnamed.insert(worker);
+        }
+        queue.mail.push(Mail { to: mailbox.id, parcel: Parcel::Text(Arc::clone(message)) });
+    }
+
+    /// Begins a round of [`Post::offer_once`] that passes `except` over.
+    pub(super) fn begin_round(&mut self, except: MemberKey) {
+        self.round += 1;
+        self.mailboxes[except.index()].round = self.round;
+    }
+
+    /// Like [`Post::offer`], but only once in a round.
+    pub(super) fn offer_once(&mut self, to: MemberKey, message: &Message) {
+        let mailbox = &mut self.mailboxes[to.index()];
+        if mailbox.round != self.round {
+            mailbox.round = self.round;
+            self.offer(to, message);
+        }
+    }
+
+    /// Mails what has no bound because it comes only once in a member's life.
+    pub(super) fn force(&mut self, to: MemberKey, parcel: Parcel) {
+        let id = self.mailboxes[to.index()].id;
+        let queue = &mut self.queues[id.worker()];
+        if queue.mail.is_empty() {
+            self.unnamed.insert(id.worker());
+        }
+        queue.mail.push(Mail { to: id, parcel });
+    }
+
+    /// How long an answer may get that has no bound of its own: half the send queue, less what
+    /// waits already, so that nobody is cut for having asked.
+    pub(super) fn room(&self, key: MemberKey) -> usize {
+        let mailbox = &self.mailboxes[key.index()];
+        let current = self.queues[mailbox.id.worker()].epoch == mailbox.epoch;
+        (self.sendq / 2).saturating_sub(if current { mailbox.untaken } else { 0 })
+    }
+
+    /// A member whose mail ran over and who has not been named here before.
+    pub(super) fn next_overrun(&mut self) -> Option<MemberKey> {
+        self.overrun.pop()
+    }
+
+    /// As [`super::Hub::take`].
+    pub(super) fn take(&mut self, worker: usize, mail: &mut Vec<Mail>) {
+        debug_assert!(mail.is_empty(), "mail that was taken and not posted");
+        let Some(queue) = self.queues.get_mut(worker) else { return };
+        queue.epoch += 1;
+        core::mem::swap(&mut queue.mail, mail);
+        self.unnamed.remove(worker);
+    }
+
+    /// As [`super::Hub::wakes`].
+    pub(super) fn wakes(&mut self, own: usize) -> impl Iterator<Item = usize> + use<> {
+        let mut named = core::mem::take(&mut self.unnamed);
+        if own < ConnId::MAX_WORKERS && named.remove(own) {
+            self.unnamed.insert(own);
+        }
+        named.iter()
+    }
+}

@@ -1,0 +1,281 @@
+//! How a line of the server is written: numerics, and the limit of 512 bytes that holds for all.
+
+use super::members::Member;
+use super::names;
+use crate::Limits;
+
+/// Where a line ends at the latest, its CRLF not counted.
+const LINE: usize = Limits::CHAT_LINE - 2;
+
+/// A numeric reply: its number, and the text that ends it where that text is always the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numeric {
+    pub(super) code: &'static str,
+    pub(super) text: &'static str,
+}
+
+macro_rules! numerics {
+    ($($name:ident $code:literal $text:literal)*) => {
+        $(pub(super) const $name: Numeric = Numeric { code: $code, text: $text };)*
+    };
+}
+
+// The names of RFC 2812, 5, and of Modern IRC for what came later.
+numerics! {
+    RPL_WELCOME "001" ""
+    RPL_YOURHOST "002" ""
+    RPL_CREATED "003" ""
+    RPL_MYINFO "004" ""
+    RPL_ISUPPORT "005" "are supported by this server"
+    RPL_UMODEIS "221" ""
+    RPL_LUSERCLIENT "251" ""
+    RPL_LUSEROP "252" "operator(s) online"
+    RPL_LUSERUNKNOWN "253" "unknown connection(s)"
+    RPL_LUSERCHANNELS "254" "channels formed"
+    RPL_LUSERME "255" ""
+    RPL_USERHOST "302" ""
+    RPL_ISON "303" ""
+    RPL_WHOISUSER "311" ""
+    RPL_WHOISSERVER "312" ""
+    RPL_ENDOFWHO "315" "End of WHO list"
+    RPL_WHOISIDLE "317" "seconds idle, signon time"
+    RPL_ENDOFWHOIS "318" "End of WHOIS list"
+    RPL_WHOISCHANNELS "319" ""
+    RPL_LISTSTART "321" "Users  Name"
+    RPL_LIST "322" ""
+    RPL_LISTEND "323" "End of LIST"
+    RPL_CHANNELMODEIS "324" ""
+    RPL_CREATIONTIME "329" ""
+    RPL_NOTOPIC "331" "No topic is set"
+    RPL_TOPIC "332" ""
+    RPL_TOPICWHOTIME "333" ""
+    RPL_VERSION "351" ""
+    RPL_WHOREPLY "352" ""
+    RPL_NAMREPLY "353" ""
+    RPL_ENDOFNAMES "366" "End of NAMES list"
+    RPL_ENDOFBANLIST "368" "End of channel ban list"
+    RPL_MOTD "372" ""
+    RPL_MOTDSTART "375" ""
+    RPL_ENDOFMOTD "376" "End of MOTD command"
+    ERR_NOSUCHNICK "401" "No such nick"
+    ERR_NOSUCHCHANNEL "403" "No such channel"
+    ERR_CANNOTSENDTOCHAN "404" "Cannot send to channel"
+    ERR_TOOMANYCHANNELS "405" "You have joined too many channels"
+    ERR_NOORIGIN "409" "No origin specified"
+    ERR_NORECIPIENT "411" "No recipient given (PRIVMSG)"
+    ERR_NOTEXTTOSEND "412" "No text to send"
+    ERR_INPUTTOOLONG "417" "Input line was too long"
+    ERR_UNKNOWNCOMMAND "421" "Unknown command"
+    ERR_NOMOTD "422" "MOTD File is missing"
+    ERR_NONICKNAMEGIVEN "431" "No nickname given"
+    ERR_ERRONEUSNICKNAME "432" "Erroneous nickname"
+    ERR_NICKNAMEINUSE "433" "Nickname is already in use"
+    ERR_NOTONCHANNEL "442" "You're not on that channel"
+    ERR_NOTREGISTERED "451" "You have not registered"
+    ERR_NEEDMOREPARAMS "461" "Not enough parameters"
+    ERR_ALREADYREGISTERED "462" "You may not reregister"
+    ERR_PASSWDMISMATCH "464" "Password incorrect"
+    ERR_UNKNOWNMODE "472" "is unknown mode char to me"
+    ERR_UMODEUNKNOWNFLAG "501" "Unknown MODE flag"
+    ERR_USERSDONTMATCH "502" "Cannot change mode for other users"
+}
+
+/// Adds one line to `bytes`: the parts as they are, without a space between, cut off where the line
+/// would be too long. No part holds CR, LF or NUL: those never come past [`super::Hub::line`].
+pub(super) fn add_line(bytes: &mut Vec<u8>, parts: &[&[u8]]) {
+    let start = bytes.len();
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
+    bytes.truncate(start + names::clip(&bytes[start..], LINE).len());
+    bytes.extend_from_slice(b"\r\n");
+}
+
+/// What the server says to the one whose line it is handling: all of it becomes one message.
+pub(super) struct Reply {
+    server: Box<[u8]>,
+    bytes: Vec<u8>,
+    limit: usize,
+    /// Whether something was left out of the list being told.
+    cut_short: bool,
+}
+
+impl Reply {
+    /// The room that is kept from one reply to the next.
+    const KEPT: usize = 16 << 10;
+
+    /// `server` is the source of all replies.
+    pub(super) fn new(server: Box<[u8]>) -> Reply {
+        Reply { server, bytes: Vec::new(), limit: 0, cut_short: false }
+    }
+
+    /// Makes the reply full from `limit` bytes on.
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// Makes room for the next reply.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(Reply::KEPT);
+    }
+
+    /// Whether an answer that has no bound of its own may go on; if not, its end will say so.
+    /// What is short is said all the same.
+    pub(super) fn has_room(&mut self) -> bool {
+        let room = self.bytes.len() < self.limit;
+        self.cut_short |= !room;
+        room
+    }
+
+    /// What has been written.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Adds a line that has its own source.
+    pub(super) fn line(&mut self, parts: &[&[u8]]) {
+        add_line(&mut self.bytes, parts);
+    }
+
+    /// Adds what others get as well.
+    pub(super) fn echo(&mut self, message: &[u8]) {
+        self.bytes.extend_from_slice(message);
+    }
+
+    /// Adds a numeric with its usual text after `params`.
+    pub(super) fn numeric(&mut self, to: &Member, numeric: Numeric, params: &[&[u8]]) {
+        let start = self.head(to, numeric);
+        for param in params {
+            self.bytes.extend_from_slice(param);
+            self.bytes.push(b' ');
+        }
+        self.bytes.push(b':');
+        self.bytes.extend_from_slice(numeric.text.as_bytes());
+        self.end(start);
+    }
+
+    /// Adds a numeric with a text of its own: the parts as they are, without a space between.
+    pub(super) fn text(&mut self, to: &Member, numeric: Numeric, parts: &[&[u8]]) {
+        let start = self.head(to, numeric);
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.end(start);
+    }
+
+    /// Adds as many numerics as it takes to tell all `items`, each with `parts` before them; one
+    /// with no items where there are none. Stops when the reply is full.
+    pub(super) fn list<'a>(
+        &mut self,
+        to: &Member,
+        numeric: Numeric,
+        parts: &[&[u8]],
+        items: impl Iterator<Item = &'a [u8]>,
+    ) {
+        let mut start = self.head(to, numeric);
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        let head = self.bytes.len() - start;
+        for item in items {
+            let empty = self.bytes.len() == start + head;
+            if !empty && self.bytes.len() - start + 1 + item.len() > LINE {
+                self.end(start);
+                if !self.has_room() {
+                    return;
+                }
+                let next = self.bytes.len();
+                self.bytes.extend_from_within(start..start + head);
+                start = next;
+            } else if !empty {
+                self.bytes.push(b' ');
+            }
+            self.bytes.extend_from_slice(item);
+        }
+        self.end(start);
+    }
+
+    /// Adds the numeric that ends a list, and says so when the list is not whole.
+    pub(super) fn end_of_list(&mut self, to: &Member, numeric: Numeric, params: &[&[u8]]) {
+        let short = Numeric { text: "End of list, cut short to fit your send queue", ..numeric };
+        let whole = !core::mem::take(&mut self.cut_short);
+        self.numeric(to, if whole { numeric } else { short }, params);
+    }
+
+    fn head(&mut self, to: &Member, numeric: Numeric) -> usize {
+        let start = self.bytes.len();
+        let code = numeric.code.as_bytes();
+        for part in [b":", &*self.server, b" ", code, b" ", to.name(), b" "] {
+            self.bytes.extend_from_slice(part);
+        }
+        start
+    }
+
+    fn end(&mut self, start: usize) {
+        self.bytes.truncate(start + names::clip(&self.bytes[start..], LINE).len());
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(limit: usize) -> Reply {
+        let mut reply = Reply::new(b"s"[..].into());
+        reply.set_limit(limit);
+        reply
+    }
+
+    fn me() -> Member {
+        Member::new(crate::ConnId::from_bits(0), "host", crate::Time::ZERO)
+    }
+
+    fn text(reply: &Reply) -> String {
+        String::from_utf8(reply.bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn no_line_is_too_long() {
+        let mut reply = reply(0);
+        reply.line(&[b"short"]);
+        reply.line(&[b":x PRIVMSG #c :", "é".repeat(300).as_bytes()]);
+        reply.text(&me(), RPL_MOTD, &[b":- ", "é".repeat(300).as_bytes()]);
+        let text = text(&reply);
+        let lengths: Vec<_> = text.split_inclusive("\r\n").map(str::len).collect();
+        assert_eq!(lengths, [7, 511, 512]);
+    }
+
+    #[test]
+    fn a_list_takes_the_lines_it_needs() {
+        let names: Vec<_> = (0..200).map(|n| format!("member{n}")).collect();
+        let mut reply = reply(usize::MAX);
+        reply.list(&me(), RPL_NAMREPLY, &[b"= #c :"], names.iter().map(String::as_bytes));
+        reply.end_of_list(&me(), RPL_ENDOFNAMES, &[b"#c"]);
+        let text = text(&reply);
+        let mut lines: Vec<_> = text.split_terminator("\r\n").collect();
+        assert_eq!(lines.pop(), Some(":s 366 * #c :End of NAMES list"));
+        assert!(lines.iter().all(|line| line.len() <= 510));
+        assert_eq!(lines.len(), 4);
+        let told =
+            lines.iter().flat_map(|line| line.strip_prefix(":s 353 * = #c :").unwrap().split(' '));
+        assert_eq!(told.collect::<Vec<_>>(), names);
+    }
+
+    #[test]
+    fn an_empty_list_is_a_line() {
+        let mut reply = reply(0);
+        reply.list(&me(), RPL_ISON, &[b":"], core::iter::empty());
+        assert_eq!(text(&reply), ":s 303 * :\r\n");
+    }
+
+    #[test]
+    fn a_full_reply_ends_its_list_and_says_so() {
+        let mut reply = reply(1_000);
+        reply.list(&me(), RPL_NAMREPLY, &[b"= #c :"], (0..1_000).map(|_| &b"member"[..]));
+        reply.end_of_list(&me(), RPL_ENDOFNAMES, &[b"#c"]);
+        assert!(reply.bytes().len() < 1_700);
+        assert!(text(&reply).ends_with("cut short to fit your send queue\r\n"));
+    }
+}

@@ -1,0 +1,135 @@
+//! Scripts: what is said to the hub, and what it says to whom.
+//!
+//! `alice> JOIN #c` is a line from alice; `alice< :s 366 ...` is a line that she must get because
+//! of it, in the order written and with nothing between; `...` at its end stands for anything. Who
+//! is first heard of in a script is registered under that name beforehand, unless the name begins
+//! with `?`: that one has just connected. `< *close TEXT` and `< *welcome` are the other parcels.
+
+mod bounds;
+mod commands;
+mod model;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Hub, Mail, Parcel};
+use crate::{ChatSettings, ConnId, Line, Settings, Time};
+
+/// A hub, and what was mailed to each connection, by name.
+struct World {
+    hub: Hub,
+    ids: BTreeMap<String, ConnId>,
+    now: Time,
+}
+
+fn settings() -> Settings {
+    let chat = ChatSettings {
+        server_name: "s".to_owned(),
+        network: "net".to_owned(),
+        started_unix: 1_000,
+        ..ChatSettings::default()
+    };
+    Settings { chat, ..Settings::default() }
+}
+
+/// The id that a worker would give to the tenant of a slot.
+fn conn(worker: u64, generation: u64, slot: usize) -> ConnId {
+    ConnId::from_bits(worker << 48 | generation << 24 | slot as u64)
+}
+
+/// The lines in the bytes of one parcel, which hold nothing but whole ones.
+fn lines_of(bytes: &[u8]) -> Vec<String> {
+    let check = |line: &[u8]| {
+        assert!(line.len() <= 512, "too long: {:?}", String::from_utf8_lossy(line));
+        let line = line.strip_suffix(b"\r\n").expect("a whole line");
+        let line = String::from_utf8_lossy(line).into_owned();
+        assert!(!line.contains(['\r', '\n', '\0']), "forged: {line:?}");
+        line
+    };
+    bytes.split_inclusive(|&byte| byte == b'\n').map(check).collect()
+}
+
+impl World {
+    fn new(settings: Settings) -> World {
+        World {
+            hub: Hub::new(Arc::new(settings), 1),
+            ids: BTreeMap::new(),
+            now: Time::from_millis(7_000),
+        }
+    }
+
+    fn connect(&mut self, name: &str) {
+        let id = conn(0, 1, self.ids.len());
+        self.hub.open(id, "h", self.now);
+        self.ids.insert(name.to_owned(), id);
+    }
+
+    fn say(&mut self, name: &str, line: impl AsRef<[u8]>) {
+        if !self.ids.contains_key(name) {
+            self.connect(name);
+            if !name.starts_with('?') {
+                self.say(name, format!("NICK {name}"));
+                self.say(name, format!("USER {name} 0 * :Real {name}"));
+                self.mail();
+            }
+        }
+        self.hub.line(self.ids[name], Line::Whole(line.as_ref()), self.now);
+    }
+
+    /// All mail since the last call: for each receiver, in order.
+    fn mail(&mut self) -> BTreeMap<String, Vec<String>> {
+        let mut taken = Vec::new();
+        self.hub.take(0, &mut taken);
+        let mut mail: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for Mail { to, parcel } in taken {
+            let name = self.ids.iter().find(|(_, id)| **id == to).unwrap().0;
+            mail.entry(name.clone()).or_default().extend(match parcel {
+                Parcel::Text(message) => lines_of(&message),
+                Parcel::Welcome => vec!["*welcome".to_owned()],
+                Parcel::Close(last) if last.is_empty() => vec!["*close".to_owned()],
+                Parcel::Close(last) => vec![format!("*close {}", lines_of(&last).concat())],
+            });
+        }
+        mail
+    }
+
+    /// Compares all mail since the last call with the `<` lines in `expected`.
+    fn expect(&mut self, expected: &[(&str, &str)]) {
+        let mut mail = self.mail();
+        for (name, pattern) in expected {
+            let lines = mail.entry((*name).to_owned()).or_default();
+            assert!(!lines.is_empty(), "nothing more for {name}, who should get {pattern:?}");
+            let line = lines.remove(0);
+            match pattern.strip_suffix("...") {
+                Some(start) => assert!(line.starts_with(start), "{line:?} is not {pattern:?}"),
+                None => assert_eq!(line, *pattern, "for {name}"),
+            }
+        }
+        mail.retain(|_, lines| !lines.is_empty());
+        assert!(mail.is_empty(), "unexpected: {mail:#?}");
+    }
+
+    fn play(&mut self, script: &str) {
+        let mut expected = Vec::new();
+        let steps = script.split('\n').map(str::trim_start).filter(|step| !step.is_empty());
+        for step in steps {
+            if let Some((name, line)) = step.split_once("> ").filter(|(name, _)| is_name(name)) {
+                self.expect(&core::mem::take(&mut expected));
+                self.say(name, line);
+            } else {
+                let (name, line) = step.split_once("< ").expect("a line to or from somebody");
+                expected.push((name, line));
+            }
+        }
+        self.expect(&expected);
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'?')
+}
+
+/// Plays a script with the settings of [`settings`].
+fn play(script: &str) {
+    World::new(settings()).play(script);
+}
