@@ -1,2 +1,29 @@
-//! Placeholder.
-fn main() {}
+//! The program: flags in, exit code out. The library beside it does the work.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use loadgen::cli::{Cli, Command};
+use loadgen::{command, null, run};
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::List(args) => command::list(&args),
+        Command::Run(args) => command::run(&args),
+        Command::Compare(args) => command::compare(&args),
+        Command::Verify(args) => command::verify(&args),
+        Command::NullServer(args) => null::serve(args.listen).map(|()| ExitCode::SUCCESS),
+        Command::NullClient(args) => {
+            null::drive(args.addr, args.connections, args.size as usize, args.duration)
+                .map(|()| ExitCode::SUCCESS)
+        }
+        Command::Exec(args) => Err(command::exec(&args)),
+    };
+    outcome.unwrap_or_else(|error| {
+        if !error.is::<run::Interrupted>() {
+            eprintln!("loadgen: {error:#}");
+        }
+        command::exit_code(&error)
+    })
+}

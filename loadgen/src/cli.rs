@@ -1,0 +1,221 @@
+//! The command line: what can be asked, and what is refused before anything starts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::workload::{Changes, Mode};
+
+/// Drives any server that speaks the line protocol, checks every byte, and says what it costs.
+#[derive(Debug, Parser)]
+#[command(name = "loadgen", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the models and the workloads, and whether they can run here
+    List(List),
+    /// Drive one server with one workload and say everything about it
+    Run(Run),
+    /// Drive many servers in interleaved rounds and rank them
+    Compare(Compare),
+    /// Put one server through the short conformance gate
+    Verify(Verify),
+    /// The null reference: a bare epoll echo loop without protocol
+    #[command(hide = true)]
+    NullServer(NullServer),
+    /// A bare epoll client that checks nothing
+    #[command(hide = true)]
+    NullClient(NullClient),
+    /// Become a command on given processors that ends with its parent
+    #[command(hide = true)]
+    Exec(Exec),
+}
+
+/// Flags of `list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Read another models file
+    #[arg(long, value_name = "FILE")]
+    pub models_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which one server.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Which {
+    /// A server that is running already
+    #[arg(long, value_name = "HOST:PORT")]
+    pub addr: Option<String>,
+    /// A server of models.toml; it is built and started
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// A command that serves at {addr}, for example 'my-server {addr}'; {mode} is echo or chat
+    #[arg(long, value_name = "COMMAND")]
+    pub cmd: Option<String>,
+}
+
+/// What `run`, `compare` and `verify` have in common.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Read another models file
+    #[arg(long, value_name = "FILE")]
+    pub models_file: Option<PathBuf>,
+    /// Threads (or processes) of each server
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub workers: u32,
+    /// Processors of the server, such as 0 or 0,2 (default: the first ones)
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub server_cpus: Vec<usize>,
+    /// Print JSON on standard output instead of tables
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `run` and `compare` have in common.
+#[derive(Debug, Args)]
+pub struct Driving {
+    /// Generator threads
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
+    /// Processors of the generator (default: the last ones)
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub generator_cpus: Vec<usize>,
+    /// Seed of all that is random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Without any answer for so long, a server counts as stalled
+    #[arg(long, value_name = "DURATION", default_value = "5s",
+          value_parser = humantime::parse_duration)]
+    pub stall_timeout: Duration,
+}
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The server.
+    #[command(flatten)]
+    pub which: Which,
+    /// The process of a server given by --addr, to read its costs from
+    #[arg(long, value_name = "PID", requires = "addr",
+          value_parser = clap::value_parser!(i32).range(1..))]
+    pub pid: Option<i32>,
+    /// The workload (see `loadgen list`); by default ping-pong, or fan-out in --mode chat
+    #[arg(long, value_name = "NAME")]
+    pub workload: Option<String>,
+    /// Which half of the protocol to drive
+    #[arg(long)]
+    pub mode: Option<Mode>,
+    /// Changes to the workload.
+    #[command(flatten)]
+    pub changes: Changes,
+    /// How it is driven.
+    #[command(flatten)]
+    pub driving: Driving,
+    /// Where servers come from and what is printed.
+    #[command(flatten)]
+    pub common: Common,
+    /// Leave a record with the full histograms in this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Flags of `compare`.
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// Servers of models.toml (default: all that can run here)
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub models: Vec<String>,
+    /// One more server: a command that serves at {addr}; may be repeated
+    #[arg(long, value_name = "COMMAND")]
+    pub cmd: Vec<String>,
+    /// Workloads (default: all; see `loadgen list`)
+    #[arg(long, value_name = "X,Y", value_delimiter = ',')]
+    pub workloads: Vec<String>,
+    /// Rounds: in each, every server runs every workload once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: Option<u32>,
+    /// Three short rounds: about a minute for the servers of this workspace
+    #[arg(long)]
+    pub quick: bool,
+    /// Enter the null reference too, unranked: a bare epoll loop without protocol
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set,
+          num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub reference: bool,
+    /// Changes to the workload.
+    #[command(flatten)]
+    pub changes: Changes,
+    /// How it is driven.
+    #[command(flatten)]
+    pub driving: Driving,
+    /// Where servers come from and what is printed.
+    #[command(flatten)]
+    pub common: Common,
+    /// Leave a record of every round with its full histograms in this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The server.
+    #[command(flatten)]
+    pub which: Which,
+    /// Only this half of the protocol (default: all that the model names; echo for --addr, --cmd)
+    #[arg(long)]
+    pub mode: Option<Mode>,
+    /// Where servers come from and what is printed.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Flags of the null reference.
+#[derive(Debug, Args)]
+pub struct NullServer {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub listen: std::net::SocketAddr,
+}
+
+/// Flags of the bare client.
+#[derive(Debug, Args)]
+pub struct NullClient {
+    /// The server
+    #[arg(long)]
+    pub addr: std::net::SocketAddr,
+    /// Connections to hold
+    #[arg(long, default_value_t = 64)]
+    pub connections: usize,
+    /// Bytes of a line with its end
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub size: u32,
+    /// How long to drive
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+}
+
+/// Flags of the wrapper that servers are started through.
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Processors, such as 0 or 0,2; empty: any
+    #[arg(long, default_value = "")]
+    pub cpus: String,
+    /// The process to end with
+    #[arg(long)]
+    pub parent: u32,
+    /// The command
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}

@@ -1,0 +1,314 @@
+//! The commands: from flags to the parts that do the work, and from results to exit codes.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::cli::{Common, Compare, Driving, Exec, List, Run, Verify, Which};
+use crate::compare;
+use crate::cpus::{self, Pinning};
+use crate::models::{Models, Target};
+use crate::progress::Progress;
+use crate::record::{Record, host};
+use crate::run::{Interrupted, Report, Settings, Status};
+use crate::server::{Server, Start, pin, raise_descriptor_limit};
+use crate::table;
+use crate::verify::{Finding, Outcome};
+use crate::workload::{Mode, Workload, summaries};
+
+/// Version of the JSON that `--json` prints; it grows when a field changes its meaning.
+const SCHEMA: u32 = 1;
+/// Measured and warm-up time of a single run.
+const RUN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));
+/// The same for each run of a comparison.
+const FULL: (Duration, Duration) = (Duration::from_millis(2000), Duration::from_millis(500));
+/// The same for each run of a quick one.
+const QUICK: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(150));
+
+/// The command line was wrong: exit code 2.
+#[derive(Debug)]
+struct Misuse(anyhow::Error);
+
+impl std::fmt::Display for Misuse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// What depends on the command line alone, and fails as misuse.
+fn asked<T>(result: Result<T>) -> Result<T> {
+    result.map_err(|e| Misuse(e).into())
+}
+
+/// 2 for misuse, 130 for Ctrl-C, 1 for the rest.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<Misuse>() {
+        ExitCode::from(2)
+    } else if error.is::<Interrupted>() {
+        ExitCode::from(130)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// `loadgen list`.
+pub fn list(args: &List) -> Result<ExitCode> {
+    let models = asked(Models::load(args.models_file.as_deref()))?;
+    let modes = |modes: &[Mode]| modes.iter().map(|m| m.name()).collect::<Vec<_>>().join(", ");
+    if args.json {
+        let entries: Vec<_> = models
+            .entries()
+            .map(|(name, e)| {
+                json!({ "name": name, "summary": e.summary, "modes": e.modes,
+                        "unsupported": e.unsupported, "missing": models.missing(e) })
+            })
+            .collect();
+        let value = json!({ "schema": SCHEMA, "models": entries, "workloads": summaries() });
+        table::print(&format!("{value:#}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<_> = models
+        .entries()
+        .map(|(name, e)| {
+            let here = models.missing(e).map_or("yes".into(), |why| format!("no: {why}"));
+            let unsupported: Vec<_> =
+                e.unsupported.iter().map(|(case, why)| format!("{case}: {why}")).collect();
+            vec![name.clone(), modes(&e.modes), e.summary.clone(), here, unsupported.join("; ")]
+        })
+        .collect();
+    let header = ["model", "speaks", "what it is", "runs here", "unsupported"];
+    let mut text = table::draw(&header, &rows, header.len());
+    let rows: Vec<_> = summaries().into_iter().map(|(n, s)| vec![n.to_owned(), s]).collect();
+    text.push('\n');
+    text.push_str(&table::draw(&["workload", "what it asks"], &rows, 2));
+    table::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `loadgen run`.
+pub fn run(args: &Run) -> Result<ExitCode> {
+    let models = asked(Models::load(args.common.models_file.as_deref()))?;
+    let mut target = asked(target(&args.which, &models, args.pid))?;
+    let workload = asked(run_workload(args, &target))?;
+    let (pinning, settings) = asked(settings(&args.common, &args.driving))?;
+    let mut record = asked(args.out.as_deref().map(Record::create).transpose())?;
+    let mut progress = Progress::start();
+    progress.step(format!("building {}", target.name));
+    target = models.build(&target)?;
+    begin(&pinning, &progress)?;
+    progress.step(format!("{}: {}", workload.name, target.name));
+    let report = crate::run::run(&target, &workload, &settings, &mut progress)?;
+    drop(progress);
+    print_report(&report, args.common.json)?;
+    if let Some(mut record) = record.take() {
+        record.run(0, &report)?;
+        let dir = record.finish(&report)?;
+        eprintln!("record: {}", dir.display());
+    }
+    Ok(match report.verdict.status {
+        Status::Invalid => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+fn print_report(report: &Report, json: bool) -> Result<()> {
+    if json {
+        let value = json!({ "schema": SCHEMA, "host": host(), "run": report });
+        return table::print(&format!("{value:#}\n"));
+    }
+    table::print(&table::report(report))
+}
+
+fn run_workload(args: &Run, target: &Target) -> Result<Workload> {
+    let name = match (&args.workload, args.mode) {
+        (Some(name), _) => name,
+        (None, Some(Mode::Chat)) => "fan-out",
+        (None, _) => "ping-pong",
+    };
+    let workload = Workload::find(name, &args.changes, RUN.0, RUN.1)?;
+    if let Some(mode) = args.mode.filter(|mode| *mode != workload.mode) {
+        bail!("{name} drives {}, not --mode {}", workload.mode.name(), mode.name());
+    }
+    if !target.modes.contains(&workload.mode) {
+        bail!("{} does not speak {}, which {name} needs", target.name, workload.mode.name());
+    }
+    Ok(workload)
+}
+
+/// `loadgen compare`.
+pub fn compare(args: &Compare) -> Result<ExitCode> {
+    let models = asked(Models::load(args.common.models_file.as_deref()))?;
+    let plan = asked(compare_plan(args, &models))?;
+    let (pinning, settings) = asked(settings(&args.common, &args.driving))?;
+    let mut record = asked(args.out.as_deref().map(Record::create).transpose())?;
+    let mut progress = Progress::start();
+    let compare = compare::Compare {
+        models: &models,
+        settings: &settings,
+        progress: &mut progress,
+        record: record.as_mut(),
+    };
+    let comparison = compare.run(&plan, || {
+        if let Some(note) = &pinning.note {
+            eprintln!("note: {note}");
+        }
+        raise_descriptor_limit();
+        pin_generator(&pinning)
+    })?;
+    drop(progress);
+    if args.common.json {
+        let value = json!({ "schema": SCHEMA, "host": host(), "comparison": comparison });
+        table::print(&format!("{value:#}\n"))?;
+    } else {
+        table::print(&table::comparison(&comparison))?;
+    }
+    if let Some(record) = record {
+        eprintln!("record: {}", record.finish(&comparison)?.display());
+    }
+    let invalid = |row: &compare::Row| row.status == Status::Invalid;
+    let wrong = comparison.sections.iter().any(|section| section.rows.iter().any(invalid));
+    Ok(match () {
+        () if comparison.interrupted => ExitCode::from(130),
+        () if wrong || comparison.sections.is_empty() => ExitCode::FAILURE,
+        () => ExitCode::SUCCESS,
+    })
+}
+
+fn compare_plan(args: &Compare, models: &Models) -> Result<compare::Plan> {
+    let mut targets = Vec::new();
+    for name in &args.models {
+        targets.push(models.find(name)?);
+    }
+    if args.models.is_empty() {
+        for (name, entry) in models.entries() {
+            match models.missing(entry) {
+                Some(why) => eprintln!("{name} is left out: {why}"),
+                None => targets.push(models.find(name)?),
+            }
+        }
+    }
+    for command in &args.cmd {
+        targets.push(Target::command(command)?);
+    }
+    for (n, target) in targets.iter().enumerate() {
+        if targets[..n].iter().any(|earlier| earlier.name == target.name) {
+            bail!("{} is named twice", target.name);
+        }
+    }
+    let (duration, warmup) = if args.quick { QUICK } else { FULL };
+    Ok(compare::Plan {
+        targets,
+        workloads: compare::workloads(&args.workloads, &args.changes, duration, warmup)?,
+        rounds: args.rounds.unwrap_or(if args.quick { 3 } else { 5 }),
+        reference: args.reference,
+    })
+}
+
+/// `loadgen verify`.
+pub fn verify(args: &Verify) -> Result<ExitCode> {
+    let models = asked(Models::load(args.common.models_file.as_deref()))?;
+    let target = asked(target(&args.which, &models, None))?;
+    let known = args.which.model.is_some();
+    let modes = match args.mode {
+        Some(mode) => vec![mode],
+        None if known => target.modes.clone(),
+        None => vec![Mode::Echo],
+    };
+    let pinning = asked(cpus::plan(args.common.workers, 1, &args.common.server_cpus, &[]))?;
+    let target = models.build(&target)?;
+    raise_descriptor_limit();
+    let mut findings = Vec::new();
+    for mode in modes {
+        let start = Start {
+            mode,
+            connections: 64,
+            workers: args.common.workers,
+            no_flood_control: mode == Mode::Chat,
+            cpus: Some(&pinning.server[..]).filter(|cpus| !cpus.is_empty()),
+        };
+        let server = Server::start(&target, &start)?;
+        findings.extend(crate::verify::verify(server.addr, mode, &target.unsupported));
+        if let Some(complaint) = server.stop() {
+            let result = Outcome::Fail(complaint);
+            findings.push(Finding { case: "stop", result });
+        }
+    }
+    let failed = findings.iter().any(|f| matches!(f.result, Outcome::Fail(_)));
+    if args.common.json {
+        let value = json!({ "schema": SCHEMA, "server": target.name, "findings": findings });
+        table::print(&format!("{value:#}\n"))?;
+    } else {
+        let rows: Vec<_> = findings.iter().map(finding_row).collect();
+        table::print(&table::draw(&["case", "result", ""], &rows, 3))?;
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn finding_row(finding: &Finding) -> Vec<String> {
+    let (result, why) = match &finding.result {
+        Outcome::Pass => ("pass", ""),
+        Outcome::Fail(why) => ("FAIL", why.as_str()),
+        Outcome::Unsupported(why) => ("unsupported", why.as_str()),
+    };
+    [finding.case, result, why].map(str::to_owned).to_vec()
+}
+
+/// The hidden wrapper that servers are started through. Returns only what went wrong.
+pub fn exec(args: &Exec) -> anyhow::Error {
+    let cpus: Result<Vec<usize>, _> =
+        args.cpus.split(',').filter(|cpu| !cpu.is_empty()).map(str::parse).collect();
+    match cpus {
+        Ok(cpus) => crate::server::exec(&cpus, args.parent, &args.command),
+        Err(e) => anyhow!("--cpus {:?}: {e}", args.cpus),
+    }
+}
+
+fn target(which: &Which, models: &Models, pid: Option<i32>) -> Result<Target> {
+    match (&which.addr, &which.model, &which.cmd) {
+        (Some(addr), _, _) => Target::running(addr, pid),
+        (_, Some(name), _) => models.find(name),
+        (_, _, Some(command)) => Target::command(command),
+        _ => bail!("name a server: --addr, --model or --cmd"),
+    }
+}
+
+/// Where all threads run, what all runs share, and the flag that Ctrl-C sets.
+fn settings(common: &Common, driving: &Driving) -> Result<(Pinning, Settings)> {
+    let pinning =
+        cpus::plan(common.workers, driving.threads, &common.server_cpus, &driving.generator_cpus)?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The second one ends us at once; the servers' wrapper sees to it that they follow.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, interrupted.clone())?;
+        signal_hook::flag::register(signal, interrupted.clone())?;
+    }
+    let settings = Settings {
+        seed: driving.seed,
+        threads: driving.threads,
+        workers: common.workers,
+        server_cpus: pinning.server.clone(),
+        generator_cpus: pinning.generator.clone(),
+        stall: driving.stall_timeout,
+        interrupted,
+    };
+    Ok((pinning, settings))
+}
+
+fn begin(pinning: &Pinning, progress: &Progress) -> Result<()> {
+    if let Some(note) = &pinning.note {
+        progress.note(&format!("note: {note}"));
+    }
+    raise_descriptor_limit();
+    pin_generator(pinning)
+}
+
+fn pin_generator(pinning: &Pinning) -> Result<()> {
+    if pinning.generator.is_empty() { Ok(()) } else { pin(&pinning.generator) }
+}

@@ -1,0 +1,173 @@
+//! The event loops that talk to a server, and what they share: phases, the poller, the threads.
+//!
+//! A run is a sequence of phases. Each begins and ends with nothing in flight, so that the cost of
+//! a phase can be read from the server while it is idle, and belongs to exactly the messages that
+//! the phase counted.
+
+mod connect;
+mod echo;
+mod fanout;
+mod team;
+mod window;
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use anyhow::Result;
+use hdrhistogram::Histogram;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::time::Timespec;
+
+use crate::check::FaultLog;
+
+pub use team::{Plan, Team};
+
+/// Connections opened, and greeted, before the next ones are tried; below any usual backlog.
+const BATCH: usize = 128;
+/// How long a loop sleeps at most before it looks whether it should stop.
+const NAP: Duration = Duration::from_millis(50);
+/// Events taken in one go.
+const EVENTS: usize = 1024;
+/// Size of the one receive buffer of a loop, in bytes.
+const RECEIVE: usize = 256 * 1024;
+
+/// What the threads of a run and the thread that watches them tell each other.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Set to end the current phase early.
+    pub stop: AtomicBool,
+    /// Messages checked so far, for the progress line; written once per batch of events.
+    pub messages: AtomicU64,
+}
+
+/// What to do next with the open connections.
+#[derive(Clone, Copy, Debug)]
+pub enum Phase {
+    /// Keep every window full for this long, then wait for what is in flight.
+    Load {
+        /// How long to keep sending.
+        duration: Duration,
+        /// Whether latencies are recorded; not so while warming up.
+        record: bool,
+    },
+    /// One message on each connection, so that the server is known to have accepted it.
+    Touch,
+}
+
+/// What one phase brought, over one thread or, once merged, over all.
+#[derive(Debug)]
+pub struct PhaseResult {
+    /// Messages checked while the windows were kept full; the rate is made of these.
+    pub in_window: u64,
+    /// Messages checked in all, those in flight at the end included; costs are divided by these.
+    pub total: u64,
+    /// Messages written: equal to `total` in echo, fewer in fan-out.
+    pub sent: u64,
+    /// How long the windows were kept full, in nanoseconds.
+    pub window_ns: u64,
+    /// Processor time of the busiest generator thread in that time, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Messages checked in each tenth of the window.
+    pub slices: Vec<u64>,
+    /// Latencies in nanoseconds, by name, the most telling one first.
+    pub histograms: Vec<(&'static str, Histogram<u64>)>,
+    /// What was wrong.
+    pub faults: FaultLog,
+}
+
+impl PhaseResult {
+    /// Adds what another thread measured in the same phase.
+    pub fn merge(&mut self, other: Self) {
+        self.in_window += other.in_window;
+        self.total += other.total;
+        self.sent += other.sent;
+        self.window_ns = self.window_ns.max(other.window_ns);
+        self.cpu_ns = self.cpu_ns.max(other.cpu_ns);
+        for (sum, n) in self.slices.iter_mut().zip(other.slices) {
+            *sum += n;
+        }
+        for ((_, sum), (_, histogram)) in self.histograms.iter_mut().zip(other.histograms) {
+            // Histograms of equal bounds always add up.
+            sum.add(&histogram).expect("histograms of one shape");
+        }
+        self.faults.merge(other.faults);
+    }
+}
+
+/// A histogram from 1 ns to 100 s at 3 significant digits; later values count as 100 s.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 100_000_000_000, 3).expect("constant bounds are valid")
+}
+
+/// A thread's connections and how it drives them.
+trait Driver {
+    /// Opens every connection and makes it ready for the first phase.
+    fn open(&mut self, shared: &Shared) -> Result<()>;
+    /// Runs one phase to its end.
+    fn run(&mut self, phase: Phase, shared: &Shared) -> Result<PhaseResult>;
+}
+
+/// An epoll instance and room for its events.
+struct Poller {
+    epoll: OwnedFd,
+    events: Vec<epoll::Event>,
+}
+
+impl Poller {
+    fn new() -> Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Self { epoll, events: Vec::with_capacity(EVENTS) })
+    }
+
+    /// Registers a descriptor for reading; level-triggered, once and for all.
+    fn add(&self, fd: impl AsFd, index: usize) -> Result<()> {
+        self.ctl(fd, index, epoll::EventFlags::IN, true)
+    }
+
+    /// Asks for writability as well, or no longer; only a full socket buffer leads here.
+    fn want_out(&self, fd: impl AsFd, index: usize, wanted: bool) -> Result<()> {
+        let flags = if wanted {
+            epoll::EventFlags::IN | epoll::EventFlags::OUT
+        } else {
+            epoll::EventFlags::IN
+        };
+        self.ctl(fd, index, flags, false)
+    }
+
+    fn ctl(&self, fd: impl AsFd, index: usize, flags: epoll::EventFlags, add: bool) -> Result<()> {
+        let data = epoll::EventData::new_u64(index as u64);
+        let done = if add {
+            epoll::add(&self.epoll, fd, data, flags)
+        } else {
+            epoll::modify(&self.epoll, fd, data, flags)
+        };
+        Ok(done?)
+    }
+
+    /// No more events of this descriptor, which stays open.
+    fn delete(&self, fd: impl AsFd) -> Result<()> {
+        Ok(epoll::delete(&self.epoll, fd)?)
+    }
+
+    /// Waits for events, `timeout` at most. Interrupted or timed out, there are none.
+    fn wait(&mut self, timeout: Duration) -> Result<usize> {
+        let timeout = Timespec {
+            tv_sec: timeout.as_secs() as i64,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        self.events.clear();
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
+            Ok(n) => Ok(n),
+            Err(rustix::io::Errno::INTR) => Ok(0),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The index and the readiness of the `n`th event of the last wait.
+    fn event(&self, n: usize) -> (usize, epoll::EventFlags) {
+        let event = self.events[n];
+        (event.data.u64() as usize, event.flags)
+    }
+}

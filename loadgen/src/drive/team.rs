@@ -1,0 +1,179 @@
+//! The generator's threads: each opens its share, then runs one phase after another on command.
+
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+
+use super::echo::Echo;
+use super::fanout::{Fanout, Shape};
+use super::{Driver, Phase, PhaseResult, Shared};
+use crate::check::Payload;
+use crate::workload::{Mode, Workload};
+
+/// How often the watching thread is called while a phase runs.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What to drive, and from how many threads.
+pub struct Plan<'a> {
+    /// Where the server listens.
+    pub addr: SocketAddr,
+    /// What to send.
+    pub workload: &'a Workload,
+    /// Generator threads; each has its own connections (echo) or channels (chat).
+    pub threads: u32,
+    /// Seed of the payload.
+    pub seed: u64,
+    /// Without any answer for so long, the server counts as stalled.
+    pub stall: Duration,
+}
+
+enum Report {
+    Opened(Result<()>),
+    Done(Result<Box<PhaseResult>>),
+}
+
+/// Makes a driver in its own thread: epoll's events are not to be moved between threads.
+type Make = Box<dyn FnOnce() -> Result<Box<dyn Driver>> + Send>;
+
+/// The running threads. Dropping it closes their connections.
+pub struct Team {
+    shared: Arc<Shared>,
+    commands: Vec<Sender<Phase>>,
+    reports: Receiver<Report>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Team {
+    /// Starts the threads; each begins to open its connections at once.
+    pub fn start(plan: &Plan<'_>) -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let (reporter, reports) = channel();
+        let mut team = Self { shared, commands: Vec::new(), reports, threads: Vec::new() };
+        for make in drivers(plan) {
+            let (commander, commands) = channel();
+            let (shared, reporter) = (team.shared.clone(), reporter.clone());
+            let name = format!("drive-{}", team.threads.len());
+            let work = move || work(make, &shared, &commands, &reporter);
+            team.threads.push(std::thread::Builder::new().name(name).spawn(work)?);
+            team.commands.push(commander);
+        }
+        Ok(team)
+    }
+
+    /// Waits until all connections are open. `watch` is called several times a second with the
+    /// number of messages checked; its error ends the wait.
+    pub fn opened(&mut self, watch: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+        for _ in 0..self.threads.len() {
+            match self.report(watch)? {
+                Report::Opened(result) => result?,
+                Report::Done(_) => unreachable!("a thread reports its opening first"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one phase on all threads and adds up what they bring.
+    pub fn run(
+        &mut self,
+        phase: Phase,
+        watch: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<PhaseResult> {
+        self.shared.messages.store(0, Relaxed);
+        for command in &self.commands {
+            command.send(phase).map_err(|_| anyhow!("a generator thread has ended"))?;
+        }
+        let mut merged: Option<PhaseResult> = None;
+        for _ in 0..self.threads.len() {
+            if let Report::Done(result) = self.report(watch)? {
+                let result = *result?;
+                match &mut merged {
+                    Some(sum) => sum.merge(result),
+                    None => merged = Some(result),
+                }
+            }
+        }
+        merged.ok_or_else(|| anyhow!("no generator thread ran"))
+    }
+
+    fn report(&self, watch: &mut dyn FnMut(u64) -> Result<()>) -> Result<Report> {
+        loop {
+            match self.reports.recv_timeout(TICK) {
+                Ok(report) => return Ok(report),
+                Err(RecvTimeoutError::Timeout) => watch(self.shared.messages.load(Relaxed))?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(anyhow!("the generator's threads have ended"));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Relaxed);
+        self.commands.clear();
+        for thread in self.threads.drain(..) {
+            // A panic has been printed by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(make: Make, shared: &Shared, commands: &Receiver<Phase>, reports: &Sender<Report>) {
+    let opened = make().and_then(|mut driver| driver.open(shared).map(|()| driver));
+    let mut driver = match opened {
+        Ok(driver) => driver,
+        // A report that nobody takes any more means that the run was given up.
+        Err(e) => return drop(reports.send(Report::Opened(Err(e)))),
+    };
+    if reports.send(Report::Opened(Ok(()))).is_err() {
+        return;
+    }
+    while let Ok(phase) = commands.recv() {
+        if reports.send(Report::Done(driver.run(phase, shared).map(Box::new))).is_err() {
+            return;
+        }
+    }
+}
+
+/// One driver for each thread, the work divided as evenly as it goes.
+fn drivers(plan: &Plan<'_>) -> Vec<Make> {
+    let Plan { addr, workload, seed, stall, .. } = *plan;
+    let share = |all: u32, n: u32| (u64::from(all) * u64::from(n) / u64::from(plan.threads)) as u32;
+    let part = |all: u32, n: u32| share(all, n)..share(all, n + 1);
+    let Workload { members, speakers, depth, .. } = *workload;
+    let size = workload.size as usize;
+    let mut makes: Vec<Make> = Vec::new();
+    for n in 0..plan.threads {
+        match workload.mode {
+            Mode::Echo => {
+                let ids = part(workload.connections, n);
+                let active = part(workload.active, n).len() as u32;
+                if ids.is_empty() {
+                    continue;
+                }
+                makes.push(Box::new(move || {
+                    let payload = Payload::new(seed, size - 1);
+                    Ok(Box::new(Echo::new(addr, ids, active, depth, payload, stall)?))
+                }));
+            }
+            Mode::Chat => {
+                let channels = part(workload.channels, n);
+                if channels.is_empty() {
+                    continue;
+                }
+                let shape = Shape { channels: channels.len() as u32, members, speakers, depth };
+                makes.push(Box::new(move || {
+                    let payload = Payload::new(seed, size);
+                    let base = channels.start * members;
+                    Ok(Box::new(Fanout::new(addr, base, shape, payload, stall)?))
+                }));
+            }
+        }
+    }
+    makes
+}

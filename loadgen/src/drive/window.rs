@@ -1,0 +1,141 @@
+//! The course of one phase: when to keep sending, when to stop, when to give up waiting.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{Phase, PhaseResult, Shared, histogram};
+use crate::check::FaultLog;
+
+/// After a first fault the phase goes on this long, so that its fellows are seen and named.
+const AFTER_FAULT: Duration = Duration::from_millis(200);
+/// After a fault or a stop, how long answers in flight are waited for.
+const IMPATIENT: Duration = Duration::from_millis(500);
+/// Parts of a window between which the rate may not drift.
+const SLICES: u64 = 10;
+
+/// What a driver is to do after a batch of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Go,
+    StopSending,
+    Finish,
+}
+
+/// The state of a phase. Times are nanoseconds since it began.
+pub(super) struct Window {
+    began: Instant,
+    duration: u64,
+    pub(super) sending: bool,
+    pub(super) record: bool,
+    stall: Duration,
+    pub(super) total: u64,
+    pub(super) sent: u64,
+    published: u64,
+    progress_at: u64,
+    in_window: u64,
+    window_ns: u64,
+    cpu_at_start: u64,
+    cpu_ns: u64,
+    slices: Vec<u64>,
+    sliced: u64,
+    pub(super) histograms: Vec<(&'static str, Histogram<u64>)>,
+    pub(super) faults: FaultLog,
+}
+
+impl Window {
+    pub(super) fn new(phase: Phase, stall: Duration, names: &[&'static str]) -> Self {
+        let (duration, record, sending) = match phase {
+            Phase::Load { duration, record } => (duration, record, true),
+            Phase::Touch => (Duration::ZERO, false, false),
+        };
+        Self {
+            began: Instant::now(),
+            duration: duration.as_nanos() as u64,
+            sending,
+            record,
+            stall,
+            total: 0,
+            sent: 0,
+            published: 0,
+            progress_at: 0,
+            in_window: 0,
+            window_ns: 0,
+            cpu_at_start: thread_cpu_ns(),
+            cpu_ns: 0,
+            slices: Vec::with_capacity(SLICES as usize + 1),
+            sliced: 0,
+            histograms: names.iter().map(|&name| (name, histogram())).collect(),
+            faults: FaultLog::default(),
+        }
+    }
+
+    /// Nanoseconds since the phase began.
+    #[inline]
+    pub(super) fn now(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64
+    }
+
+    /// To be called after every batch of events, with what is still unanswered.
+    pub(super) fn batch(&mut self, outstanding: u64, shared: &Shared) -> Step {
+        let now = self.now();
+        if self.total != self.published {
+            shared.messages.fetch_add(self.total - self.published, Relaxed);
+            self.published = self.total;
+            self.progress_at = now;
+        }
+        let fault = self.faults.first().map(|at| at.elapsed());
+        let stop = shared.stop.load(Relaxed);
+        if self.sending {
+            self.slice(now);
+            let stalled = now - self.progress_at > self.stall.as_nanos() as u64;
+            let faulty = fault.is_some_and(|age| age > AFTER_FAULT);
+            if now < self.duration && !stalled && !faulty && !stop {
+                return Step::Go;
+            }
+            self.sending = false;
+            self.in_window = self.total;
+            self.window_ns = now;
+            self.cpu_ns = thread_cpu_ns() - self.cpu_at_start;
+            return Step::StopSending;
+        }
+        let hurry = stop || fault.is_some();
+        let patience = if hurry { IMPATIENT.min(self.stall) } else { self.stall };
+        let waited = now - self.progress_at.max(self.window_ns);
+        // A stall while sending has used up the patience already.
+        let stalled = now - self.progress_at > self.stall.as_nanos() as u64;
+        if outstanding == 0 || stalled || waited > patience.as_nanos() as u64 {
+            return Step::Finish;
+        }
+        Step::Go
+    }
+
+    fn slice(&mut self, now: u64) {
+        let done = now.saturating_mul(SLICES) / self.duration.max(1);
+        if (self.slices.len() as u64) < done.min(SLICES) {
+            self.slices.push(self.total - self.sliced);
+            self.sliced = self.total;
+        }
+    }
+
+    pub(super) fn finish(self) -> PhaseResult {
+        PhaseResult {
+            in_window: self.in_window,
+            total: self.total,
+            sent: self.sent,
+            window_ns: self.window_ns,
+            cpu_ns: self.cpu_ns,
+            slices: self.slices,
+            histograms: self.histograms,
+            faults: self.faults,
+        }
+    }
+}
+
+/// Processor time of the calling thread in nanoseconds.
+fn thread_cpu_ns() -> u64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

@@ -1,0 +1,239 @@
+//! The servers that can be driven: `models.toml`, a command line, or an address.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+
+use crate::workload::Mode;
+
+/// The name of the null reference in tables and records.
+pub const NULL: &str = "null (bare epoll)";
+
+/// One entry of `models.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The workspace package that is built and run.
+    pub package: Option<String>,
+    /// Or a command, with `{addr}` and `{mode}` to be filled in.
+    pub command: Option<String>,
+    /// Further flags of the package's program.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// The model in one sentence.
+    #[serde(default)]
+    pub summary: String,
+    /// What it speaks.
+    pub modes: Vec<Mode>,
+    /// Conformance cases that it cannot pass, each with the reason.
+    #[serde(default)]
+    pub unsupported: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct File {
+    model: BTreeMap<String, Entry>,
+}
+
+/// All entries of a models file, by name.
+#[derive(Debug)]
+pub struct Models {
+    entries: BTreeMap<String, Entry>,
+    workspace: PathBuf,
+}
+
+/// A server to drive and how to get it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// What it is called in tables and records.
+    pub name: String,
+    /// How to start it.
+    pub how: How,
+    /// What it speaks.
+    pub modes: Vec<Mode>,
+    /// Cases of the gate that are declared unsupported, with the reason.
+    pub unsupported: BTreeMap<String, String>,
+}
+
+/// The ways to a running server.
+#[derive(Clone, Debug)]
+pub enum How {
+    /// A package of the workspace, not yet built.
+    Package(String, Vec<String>),
+    /// A program that understands the common flags and says where it listens.
+    Program(PathBuf, Vec<String>),
+    /// Any command; it is done when something listens at `{addr}`.
+    Command(String),
+    /// It is running already, perhaps as a process that can be watched.
+    Running(SocketAddr, Option<i32>),
+    /// The null reference: this program's own bare loop, in a process of its own.
+    Null,
+}
+
+impl Models {
+    /// Reads `path`, or the workspace's file, or, away from the workspace, the one built in.
+    pub fn load(path: Option<&Path>) -> Result<Self> {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("models.toml");
+        let text = match path {
+            Some(path) => std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the models file {}", path.display()))?,
+            None => std::fs::read_to_string(&own)
+                .unwrap_or_else(|_| include_str!("../models.toml").to_owned()),
+        };
+        let name = path.unwrap_or(&own).display().to_string();
+        let file: File = toml::from_str(&text).map_err(|e| anyhow!("{name}: {e}"))?;
+        for (model, entry) in &file.model {
+            if entry.package.is_some() == entry.command.is_some() {
+                bail!("{name}: model {model} needs either a package or a command");
+            }
+            if entry.command.as_ref().is_some_and(|c| !c.contains("{addr}")) {
+                bail!("{name}: model {model}: its command must say {{addr}} where it is to listen");
+            }
+        }
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        Ok(Self { entries: file.model, workspace })
+    }
+
+    /// All entries by name.
+    pub fn entries(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// The model of that name, or of that package name where only one model has it.
+    pub fn find(&self, name: &str) -> Result<Target> {
+        let plain = name.strip_prefix("serve-").unwrap_or(name);
+        let entry = self.entries.get_key_value(name).or_else(|| self.entries.get_key_value(plain));
+        match entry {
+            Some((name, entry)) => Ok(self.target(name, entry)),
+            None => {
+                let names: Vec<_> = self.entries.keys().map(String::as_str).collect();
+                let near = nearest(plain, &names);
+                let near = near.map(|near| format!("did you mean {near}? ")).unwrap_or_default();
+                bail!("no model is called {name:?}; {near}there are {}", names.join(", "))
+            }
+        }
+    }
+
+    fn target(&self, name: &str, entry: &Entry) -> Target {
+        let how = match (&entry.package, &entry.command) {
+            (Some(package), _) => How::Package(package.clone(), entry.args.clone()),
+            (None, command) => How::Command(command.clone().unwrap_or_default()),
+        };
+        Target {
+            name: name.to_owned(),
+            how,
+            modes: entry.modes.clone(),
+            unsupported: entry.unsupported.clone(),
+        }
+    }
+
+    /// Why a model cannot run here, if that is known without building it.
+    pub fn missing(&self, entry: &Entry) -> Option<String> {
+        let package = entry.package.as_ref()?;
+        let manifest = self.workspace.join("crates").join(package).join("Cargo.toml");
+        (!manifest.exists()).then(|| format!("crates/{package} is not in this workspace"))
+    }
+
+    /// Builds what a target needs, one package at a time, so that one crate's features do not
+    /// change another's dependencies. Returns the target with its program's path.
+    pub fn build(&self, target: &Target) -> Result<Target> {
+        let How::Package(package, args) = &target.how else { return Ok(target.clone()) };
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args(["build", "--release", "--quiet", "--message-format=json", "-p", package])
+            .current_dir(&self.workspace)
+            .stdin(Stdio::null())
+            .output()
+            .context("cannot run cargo, which builds the servers; is Rust installed?")?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let why = text.lines().find(|line| line.starts_with("error")).unwrap_or("see cargo");
+            bail!("{package} does not build ({why}); try: cargo build --release -p {package}");
+        }
+        let program = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == package.as_str())
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .with_context(|| format!("{package} has no program of its name"))?;
+        Ok(Target { how: How::Program(program, args.clone()), ..target.clone() })
+    }
+}
+
+impl Target {
+    /// The null reference.
+    pub fn null() -> Self {
+        Self::new(NULL, How::Null, vec![Mode::Echo])
+    }
+
+    /// A user's own command, named after its program.
+    pub fn command(command: &str) -> Result<Self> {
+        if !command.contains("{addr}") {
+            bail!("--cmd {command:?} must say {{addr}} where the server is to listen");
+        }
+        let program = command.split_whitespace().next().unwrap_or_default();
+        let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
+        let modes = vec![Mode::Echo, Mode::Chat];
+        Ok(Self::new(&name, How::Command(command.to_owned()), modes))
+    }
+
+    /// A server that is already running at `addr`, perhaps as the local process `pid`.
+    pub fn running(addr: &str, pid: Option<i32>) -> Result<Self> {
+        let resolved = addr
+            .to_socket_addrs()
+            .map_err(|e| anyhow!("{addr:?} is not an address ({e}); write HOST:PORT"))?
+            .next()
+            .with_context(|| format!("{addr:?} has no address"))?;
+        Ok(Self::new(addr, How::Running(resolved, pid), vec![Mode::Echo, Mode::Chat]))
+    }
+
+    fn new(name: &str, how: How, modes: Vec<Mode>) -> Self {
+        Self { name: name.to_owned(), how, modes, unsupported: BTreeMap::new() }
+    }
+}
+
+/// The name that a mistyped one most likely meant.
+fn nearest<'a>(typed: &str, names: &[&'a str]) -> Option<&'a str> {
+    let scored = names.iter().map(|name| (distance(typed, name), *name));
+    scored.min().filter(|&(score, name)| score <= name.len() / 2).map(|(_, name)| name)
+}
+
+/// The Levenshtein distance in bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let change = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_that_comes_with_the_program_is_valid() {
+        let models = Models::load(None).unwrap();
+        assert_eq!(models.find("serve-epoll-level").unwrap().name, "epoll-level");
+        assert_eq!(models.find("tokio-per-core").unwrap().name, "tokio-per-core");
+        let error = models.find("epol-level").unwrap_err().to_string();
+        assert!(error.contains("did you mean epoll-level?"), "{error}");
+        assert!(!models.find("zzzzzzzz").unwrap_err().to_string().contains("did you mean"));
+    }
+
+    #[test]
+    fn distances() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+    }
+}

@@ -1,0 +1,333 @@
+//! One run: a server, a workload, and everything about it, with a verdict.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::cost::{Cost, Snapshot, resident};
+use crate::drive::{Phase, PhaseResult, Plan, Team};
+use crate::models::{How, Target};
+use crate::progress::Progress;
+use crate::server::{Server, Start};
+use crate::stats::Latency;
+use crate::verify;
+use crate::workload::{Mode, Workload};
+
+/// Part of a processor above which the generator, not the server, sets the pace.
+const BUSY: f64 = 0.95;
+/// Part by which connections × depth may differ from rate × mean latency.
+const LITTLE: f64 = 0.10;
+/// Part by which the second half of a window may differ from the first.
+const DRIFT: f64 = 0.15;
+
+/// What stays the same over all runs of a command.
+#[derive(Clone, Debug, Serialize)]
+pub struct Settings {
+    /// Seed of the payload.
+    pub seed: u64,
+    /// Generator threads.
+    pub threads: u32,
+    /// The server's core budget.
+    pub workers: u32,
+    /// Processors of the server; empty: not pinned.
+    pub server_cpus: Vec<usize>,
+    /// Processors of the generator; empty: not pinned.
+    pub generator_cpus: Vec<usize>,
+    /// Without any answer for so long, the server counts as stalled.
+    #[serde(skip)]
+    pub stall: Duration,
+    /// Set by Ctrl-C.
+    #[serde(skip)]
+    pub interrupted: Arc<AtomicBool>,
+}
+
+/// Ctrl-C ended a run before it was done.
+#[derive(Debug)]
+pub struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Whether a run's numbers can be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Status {
+    /// Nothing speaks against them.
+    Valid,
+    /// They are true, but perhaps not the server's.
+    Suspect,
+    /// Something was wrong, and there are none.
+    Invalid,
+}
+
+/// A status with its reasons.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// The status.
+    pub status: Status,
+    /// Why it is not VALID.
+    pub reasons: Vec<String>,
+}
+
+/// The numbers of a run that is not INVALID.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// Messages checked, those in flight at the end included. In echo a message is a line that
+    /// came back; in fan-out it is one delivery.
+    pub messages: u64,
+    /// Messages checked for each second of the window.
+    pub messages_per_second: f64,
+    /// Deliveries of one message that was sent; 1 in echo.
+    pub deliveries_per_sent: f64,
+    /// Length of the window in seconds.
+    pub window_seconds: f64,
+    /// Latencies by name: `latency` in echo; `first`, `median` and `last` delivery in fan-out.
+    pub latency: BTreeMap<String, Latency>,
+    /// Busiest generator thread's part of a processor, from 0 to 1.
+    pub generator_cpu: f64,
+    /// Costs of the server; `None` if its process is not known or not here.
+    pub cost: Option<Cost>,
+    /// Resident memory that each idle connection added, in bytes.
+    pub idle_bytes_per_connection: Option<f64>,
+    /// The latencies in full: for each name the recorded values (ns) with their counts.
+    #[serde(skip)]
+    pub histograms: Vec<(&'static str, Histogram<u64>)>,
+}
+
+/// Everything about one run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The server's name.
+    pub server: String,
+    /// What was asked of it.
+    pub workload: Workload,
+    /// How.
+    pub settings: Settings,
+    /// Whether chat's flood control was on; `None` in echo, and where it is not ours to say.
+    pub flood_control: Option<bool>,
+    /// Whether the numbers can be believed.
+    pub verdict: Verdict,
+    /// The numbers; none if the run is INVALID.
+    pub measured: Option<Measured>,
+    /// Faults by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// The first few faults in words.
+    pub examples: Vec<String>,
+}
+
+impl Measured {
+    /// The latency that a table shows: of a line in echo, of the last delivery in fan-out.
+    pub fn main_latency(&self) -> Option<&Latency> {
+        self.latency.get("latency").or_else(|| self.latency.get("last"))
+    }
+}
+
+/// Starts a target (built already), drives it through one workload, and stops it.
+pub fn run(
+    target: &Target,
+    workload: &Workload,
+    settings: &Settings,
+    progress: &mut Progress,
+) -> Result<Report> {
+    check_descriptors(workload)?;
+    let start = Start {
+        mode: workload.mode,
+        connections: workload.connections,
+        workers: settings.workers,
+        no_flood_control: workload.mode == Mode::Chat,
+        cpus: Some(&settings.server_cpus[..]).filter(|cpus| !cpus.is_empty()),
+    };
+    let mut server = Server::start(target, &start)?;
+    let outcome = drive(&mut server, workload, settings, progress).map_err(|error| {
+        // A server that has died explains better what the connections only felt.
+        match server.check_alive() {
+            Err(death) if !error.is::<Interrupted>() => death.context(format!("{error:#}")),
+            _ => error,
+        }
+    })?;
+    let complaint = server.stop();
+    let ours = matches!(target.how, How::Program(..));
+    let (mut verdict, measured) = judge(workload, &outcome);
+    if let Some(complaint) = complaint {
+        verdict.status = verdict.status.max(Status::Suspect);
+        verdict.reasons.push(complaint);
+    }
+    Ok(Report {
+        server: target.name.clone(),
+        workload: workload.clone(),
+        settings: settings.clone(),
+        flood_control: (ours && workload.mode == Mode::Chat).then_some(false),
+        verdict,
+        measured,
+        faults: outcome.phase.faults.counts().map(|(fault, n)| (fault.name(), n)).collect(),
+        examples: outcome.phase.faults.examples().to_vec(),
+    })
+}
+
+/// A shortage of descriptors is told before anything is started.
+fn check_descriptors(workload: &Workload) -> Result<()> {
+    let needed = u64::from(workload.connections) + 64;
+    let limit = crate::server::descriptor_limit();
+    if needed > limit {
+        bail!(
+            "{} connections need {needed} file descriptors here and as many in the server, and \
+             the hard limit is {limit}; raise it (ulimit -Hn) or ask for fewer --connections",
+            workload.connections
+        );
+    }
+    Ok(())
+}
+
+/// What was measured, before it is judged.
+struct Outcome {
+    phase: PhaseResult,
+    cost: Option<Cost>,
+    idle: Option<f64>,
+}
+
+fn drive(
+    server: &mut Server,
+    workload: &Workload,
+    settings: &Settings,
+    progress: &mut Progress,
+) -> Result<Outcome> {
+    let pid = server.pid();
+    // The first connection may cost the server what later ones do not: buffers, lazy tables.
+    verify::first_contact(server.addr, workload.mode)
+        .with_context(|| format!("no sensible answer from {}", server.addr))?;
+    let empty = pid.and_then(resident);
+    let plan = Plan {
+        addr: server.addr,
+        workload,
+        threads: settings.threads,
+        seed: settings.seed,
+        stall: settings.stall,
+    };
+    let mut team = Team::start(&plan)?;
+    let mut began = Instant::now();
+    let mut watch = |messages: u64| -> Result<()> {
+        if settings.interrupted.load(Relaxed) {
+            return Err(Interrupted.into());
+        }
+        server.check_alive()?;
+        progress.tick(messages, began.elapsed());
+        Ok(())
+    };
+    team.opened(&mut watch)?;
+    let idle = match (empty, pid.and_then(resident)) {
+        (Some(empty), Some(full)) => {
+            Some(full.saturating_sub(empty) as f64 / f64::from(workload.connections))
+        }
+        _ => None,
+    };
+    let warmup = Phase::Load { duration: workload.warmup, record: false };
+    let warm = team.run(warmup, &mut watch)?;
+    if !warm.faults.is_empty() {
+        return Ok(Outcome { phase: warm, cost: None, idle: None });
+    }
+    let before = pid.map(Snapshot::take);
+    began = Instant::now();
+    let measure = Phase::Load { duration: workload.duration, record: true };
+    let mut watch = |messages: u64| -> Result<()> {
+        if settings.interrupted.load(Relaxed) {
+            return Err(Interrupted.into());
+        }
+        server.check_alive()?;
+        progress.tick(messages, began.elapsed());
+        Ok(())
+    };
+    let phase = team.run(measure, &mut watch)?;
+    let after = pid.map(Snapshot::take);
+    let cost = before.zip(after).map(|(before, after)| after.since(&before, phase.total));
+    Ok(Outcome { phase, cost, idle })
+}
+
+/// The verdict, and the numbers if they are to be had.
+fn judge(workload: &Workload, outcome: &Outcome) -> (Verdict, Option<Measured>) {
+    let phase = &outcome.phase;
+    if !phase.faults.is_empty() {
+        let reasons = phase.faults.counts().map(|(f, n)| format!("{n} {}", f.name())).collect();
+        return (Verdict { status: Status::Invalid, reasons }, None);
+    }
+    if phase.in_window == 0 {
+        let reasons = vec!["nothing came back in the window; lengthen --duration".into()];
+        return (Verdict { status: Status::Invalid, reasons }, None);
+    }
+    let measured = measured(workload, outcome);
+    let mut reasons = Vec::new();
+    if measured.generator_cpu > BUSY {
+        reasons.push(format!(
+            "limited by the generator ({:.0} % of its processor): messages/s and latency are at \
+             least partly its own",
+            measured.generator_cpu * 100.0
+        ));
+    }
+    if let Some(drift) = drift(&phase.slices).filter(|drift| drift.abs() > DRIFT) {
+        reasons.push(format!("the rate changed by {:+.0} % during the run", drift * 100.0));
+    }
+    if let Some(latency) = measured.main_latency() {
+        let finished = measured.messages_per_second / measured.deliveries_per_sent;
+        let busy = finished * latency.mean / 1e9;
+        let asked = workload.in_flight() as f64;
+        if (busy / asked - 1.0).abs() > LITTLE {
+            reasons.push(format!(
+                "Little's law: {asked} in flight were asked for, rate and latency say {busy:.1}"
+            ));
+        }
+    }
+    let status = if reasons.is_empty() { Status::Valid } else { Status::Suspect };
+    (Verdict { status, reasons }, Some(measured))
+}
+
+fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
+    let phase = &outcome.phase;
+    let seconds = phase.window_ns as f64 / 1e9;
+    let receivers = f64::from(workload.members.saturating_sub(1));
+    Measured {
+        messages: phase.total,
+        messages_per_second: phase.in_window as f64 / seconds,
+        deliveries_per_sent: if workload.mode == Mode::Chat { receivers } else { 1.0 },
+        window_seconds: seconds,
+        latency: phase
+            .histograms
+            .iter()
+            .map(|(name, histogram)| ((*name).to_owned(), Latency::of(histogram)))
+            .collect(),
+        generator_cpu: phase.cpu_ns as f64 / phase.window_ns as f64,
+        cost: outcome.cost.clone(),
+        idle_bytes_per_connection: outcome.idle,
+        histograms: phase.histograms.clone(),
+    }
+}
+
+/// How much more (or less) the second half of the window brought than the first.
+fn drift(slices: &[u64]) -> Option<f64> {
+    if slices.len() < 10 {
+        return None;
+    }
+    let (first, second) = slices.split_at(slices.len() / 2);
+    let sum = |half: &[u64]| half.iter().sum::<u64>() as f64;
+    Some(sum(second) / sum(first).max(1.0) - 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drift_is_told_from_noise() {
+        assert_eq!(drift(&[100; 9]), None);
+        assert_eq!(drift(&[100; 10]), Some(0.0));
+        assert!(drift(&[100, 100, 100, 100, 100, 50, 50, 50, 50, 50]).is_some_and(|d| d < -0.4));
+    }
+}

@@ -1,0 +1,274 @@
+//! Results for people: tables on standard output, drawn for a terminal, Markdown into a pipe.
+//!
+//! There are no colours, so that NO_COLOR has nothing to forbid.
+
+use std::io::{ErrorKind, IsTerminal, Write};
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::compare::{Comparison, Row, Section};
+use crate::run::{Report, Status};
+use crate::stats::{Spread, false_difference};
+
+/// Connections from which on memory per idle connection is more than a matter of page sizes.
+const ENOUGH_CONNECTIONS: u32 = 500;
+
+/// Writes to standard output. A reader who has seen enough and left is no error.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A table of texts; the columns from `numbers` on are aligned to the right.
+pub fn draw(header: &[&str], rows: &[Vec<String>], numbers: usize) -> String {
+    let mut table = Table::new();
+    let terminal = std::io::stdout().is_terminal();
+    table.load_style(if terminal { presets::UTF8_FULL_CONDENSED } else { presets::ASCII_MARKDOWN });
+    table.set_header(header.iter().copied());
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(numbers) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    format!("{table}\n")
+}
+
+/// A number in four figures or so: `1,234,567`, `123.4`, `0.0123`.
+pub fn number(value: f64) -> String {
+    match value {
+        v if v >= 1000.0 => thousands(v.round() as u64),
+        v if v >= 100.0 => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.1}"),
+        v if v >= 1.0 => format!("{v:.2}"),
+        v => format!("{v:.3}"),
+    }
+}
+
+fn thousands(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Nanoseconds with a fitting unit.
+pub fn time(ns: f64) -> String {
+    match ns {
+        v if v >= 1e9 => format!("{} s", number(v / 1e9)),
+        v if v >= 1e6 => format!("{} ms", number(v / 1e6)),
+        v if v >= 1e3 => format!("{} µs", number(v / 1e3)),
+        v => format!("{} ns", number(v)),
+    }
+}
+
+/// Bytes with a fitting unit.
+pub fn bytes(value: f64) -> String {
+    match value {
+        v if v >= 1_048_576.0 => format!("{} MiB", number(v / 1_048_576.0)),
+        v if v >= 1024.0 => format!("{} KiB", number(v / 1024.0)),
+        v => format!("{v:.0} B"),
+    }
+}
+
+fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> String {
+    match spread {
+        Some(s) if s.low < s.high => {
+            format!("{} [{} .. {}]", format(s.median), format(s.low), format(s.high))
+        }
+        Some(s) => format(s.median),
+        None => "-".into(),
+    }
+}
+
+fn middle(spread: Option<Spread>, format: fn(f64) -> String) -> String {
+    spread.map_or("-".into(), |s| format(s.median))
+}
+
+/// The whole of a comparison.
+pub fn comparison(comparison: &Comparison) -> String {
+    let mut text = String::new();
+    for section in &comparison.sections {
+        text.push_str(&self::section(section, comparison.rounds));
+    }
+    if !comparison.left_out.is_empty() {
+        text.push_str("\nNot ranked:\n");
+        for (name, why) in &comparison.left_out {
+            text.push_str(&format!("  {name}: {why}\n"));
+        }
+    }
+    text
+}
+
+fn section(section: &Section, rounds: u32) -> String {
+    let w = &section.workload;
+    let idle = w.connections >= ENOUGH_CONNECTIONS;
+    let mut header = vec!["rank", "server", "msgs/s", "p50", "p99", "CPU ns/msg", "x null"];
+    header.extend(["switches/msg", "peak RSS"]);
+    if idle {
+        header.push("RSS/idle conn");
+    }
+    header.push("verdict");
+    let rows: Vec<_> = section.rows.iter().map(|row| cells(row, idle)).collect();
+    let mut text = format!("\n{}: {}\n", w.name, w.summary);
+    text.push_str(&format!(
+        "{} connections, {} bytes, depth {}; closed loop; {} of {rounds} rounds of {:.1} s; \
+         median [range]; ranked by {}\n",
+        w.connections,
+        w.size,
+        w.depth,
+        section.rounds,
+        w.duration.as_secs_f64(),
+        section.ranked_by,
+    ));
+    if section.rows.iter().any(|row| row.flood_control == Some(false)) {
+        text.push_str(
+            "flood control off; a message is one delivery; p50, p99: the last member's\n",
+        );
+    }
+    text.push_str(&draw(&header, &rows, 2));
+    notes(section, &mut text);
+    text
+}
+
+fn cells(row: &Row, idle: bool) -> Vec<String> {
+    let mut cells = vec![
+        match row.rank {
+            Some(rank) if row.shared => format!("{rank}="),
+            Some(rank) => rank.to_string(),
+            None => "-".into(),
+        },
+        row.server.clone(),
+        spread(row.rate, number),
+        middle(row.p50_ns, time),
+        middle(row.p99_ns, time),
+        spread(row.cpu_ns, number),
+        row.to_null.map_or("-".into(), |ratio| format!("{ratio:.2}")),
+        middle(row.switches, number),
+        middle(row.peak_rss, bytes),
+    ];
+    if idle {
+        cells.push(middle(row.idle_bytes, bytes));
+    }
+    cells.push(status(row.status).to_owned());
+    cells
+}
+
+/// What the table alone would not say.
+fn notes(section: &Section, text: &mut String) {
+    for row in &section.rows {
+        for reason in &row.reasons {
+            text.push_str(&format!("  {}: {reason}\n", row.server));
+        }
+    }
+    let equal: Vec<_> = section
+        .pairs
+        .iter()
+        .filter(|pair| !pair.apart)
+        .map(|pair| format!("{} ~ {}", pair.a, pair.b))
+        .collect();
+    if !equal.is_empty() {
+        text.push_str(&format!("  no difference shown (ranges overlap): {}\n", equal.join(", ")));
+    }
+    if section.rounds > 1 && section.pairs.iter().any(|pair| pair.apart) {
+        text.push_str(&format!(
+            "  two equal servers would be ranked apart with a chance of {:.1} % ({} rounds)\n",
+            100.0 * false_difference(section.rounds as usize),
+            section.rounds
+        ));
+    }
+    if section.rounds == 1 {
+        text.push_str("  one round shows no ranges: nothing is ranked\n");
+    }
+}
+
+fn status(status: Status) -> &'static str {
+    match status {
+        Status::Valid => "VALID",
+        Status::Suspect => "SUSPECT",
+        Status::Invalid => "INVALID",
+    }
+}
+
+/// Everything about one run.
+pub fn report(report: &Report) -> String {
+    let w = &report.workload;
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
+    row("server", report.server.clone());
+    row("workload", format!("{} (closed loop): {}", w.name, w.summary));
+    row("connections, size, depth", format!("{}, {} bytes, {}", w.connections, w.size, w.depth));
+    if let Some(on) = report.flood_control {
+        row("flood control", if on { "on" } else { "off" }.into());
+    }
+    if let Some(m) = &report.measured {
+        let checked = format!("{} in {:.2} s", thousands(m.messages), m.window_seconds);
+        row("messages checked", checked);
+        row("messages/s", number(m.messages_per_second));
+        if m.deliveries_per_sent > 1.0 {
+            let sent = m.messages_per_second / m.deliveries_per_sent;
+            row("sent/s", format!("{}; a message is one delivery", number(sent)));
+        }
+        for (name, l) in &m.latency {
+            let of = |ns: u64| time(ns as f64);
+            let [p50, p90, p99, p999, max] = [l.p50, l.p90, l.p99, l.p999, l.max].map(of);
+            row(name, format!("p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p999}, max {max}"));
+        }
+        row("generator's processor", format!("{:.0} %", m.generator_cpu * 100.0));
+        cost(m.cost.as_ref(), &mut row);
+        if let Some(idle) = m.idle_bytes_per_connection {
+            row("resident per connection", format!("{}, opened and idle", bytes(idle)));
+        }
+    }
+    for example in &report.examples {
+        row("fault", example.clone());
+    }
+    row("verdict", status(report.verdict.status).to_owned());
+    for reason in &report.verdict.reasons {
+        row("", reason.clone());
+    }
+    draw(&["", ""], &rows, 2)
+}
+
+fn cost(cost: Option<&crate::cost::Cost>, row: &mut impl FnMut(&str, String)) {
+    let Some(cost) = cost else {
+        return row("server's cost", "not known: its process is not (give --pid)".into());
+    };
+    let share = match cost.user_share {
+        Some(user) => format!(" ({:.0} % user)", user * 100.0),
+        None => String::new(),
+    };
+    row("server CPU/message", format!("{}{share}", time(cost.cpu_ns_per_message)));
+    row(
+        "switches/message",
+        format!(
+            "{} voluntary, {} involuntary",
+            number(cost.voluntary_switches_per_message),
+            number(cost.involuntary_switches_per_message)
+        ),
+    );
+    row("peak resident memory", bytes(cost.peak_rss_bytes as f64));
+    row("threads, descriptors", format!("{}, {}", cost.threads, cost.descriptors));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_four_figures_or_so() {
+        assert_eq!(number(1_234_567.4), "1,234,567");
+        assert_eq!([number(123.4), number(12.34), number(1.234)], ["123", "12.3", "1.23"]);
+        assert_eq!([time(1500.0), time(2.5e9)], ["1.50 µs", "2.50 s"]);
+        assert_eq!([bytes(100.0), bytes(2048.0)], ["100 B", "2.00 KiB"]);
+    }
+}

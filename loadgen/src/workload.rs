@@ -1,0 +1,324 @@
+//! What to ask of a server: the workloads of `workloads/*.toml`, and the flags that change them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::check::{HEADER, MAX_CONNECTIONS};
+
+/// The workloads that come with the program: name and TOML.
+const BUILT_IN: [(&str, &str); 4] = [
+    ("ping-pong", include_str!("../workloads/ping-pong.toml")),
+    ("pipelined", include_str!("../workloads/pipelined.toml")),
+    ("fan-out", include_str!("../workloads/fan-out.toml")),
+    ("idle", include_str!("../workloads/idle.toml")),
+];
+
+/// The protocol's default limit on a line, its end included, in bytes.
+const MAX_ECHO: u32 = 65_536;
+/// What is left of a chat line of 512 bytes after a long source and a channel name.
+const MAX_CHAT: u32 = 350;
+
+/// Which half of the protocol a server is to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Every line comes back.
+    Echo,
+    /// The IRC subset.
+    Chat,
+}
+
+impl Mode {
+    /// The word for `--mode`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Chat => "chat",
+        }
+    }
+}
+
+/// A workload with every number settled.
+#[derive(Clone, Debug, Serialize)]
+pub struct Workload {
+    /// What it is called.
+    pub name: String,
+    /// One sentence.
+    pub summary: String,
+    /// What the server must speak.
+    pub mode: Mode,
+    /// Connections held; in chat the product of channels and members.
+    pub connections: u32,
+    /// Connections that talk (echo).
+    pub active: u32,
+    /// Bytes of a line with its end (echo), or of a message's text (chat).
+    pub size: u32,
+    /// Lines in flight on an active connection, or messages in flight of a speaker.
+    pub depth: u32,
+    /// Chat channels.
+    pub channels: u32,
+    /// Members of each channel.
+    pub members: u32,
+    /// Members of each channel who speak.
+    pub speakers: u32,
+    /// How long is measured.
+    #[serde(with = "seconds")]
+    pub duration: Duration,
+    /// How long is driven first without being measured.
+    #[serde(with = "seconds")]
+    pub warmup: Duration,
+}
+
+/// Durations as seconds in records.
+mod seconds {
+    use serde::Serializer;
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &std::time::Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+}
+
+/// A workload file: what it leaves out has a default.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sheet {
+    summary: String,
+    mode: Mode,
+    connections: Option<u32>,
+    active: Option<u32>,
+    size: u32,
+    depth: u32,
+    channels: Option<u32>,
+    members: Option<u32>,
+    speakers: Option<u32>,
+    #[serde(default, with = "humantime_option")]
+    duration: Option<Duration>,
+    #[serde(default, with = "humantime_option")]
+    warmup: Option<Duration>,
+}
+
+/// Optional durations such as `"5s"` in workload files.
+mod humantime_option {
+    use serde::{Deserialize, Deserializer, de::Error};
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<std::time::Duration>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map(Some).map_err(D::Error::custom)
+    }
+}
+
+/// The flags that change a workload's numbers.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Changes {
+    /// Connections to hold (in chat: the members of all channels together)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: Option<u32>,
+    /// Connections that talk, the rest being idle (echo)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub active: Option<u32>,
+    /// Bytes of a line with its end (echo), or of a message's text (chat)
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub size: Option<u32>,
+    /// Lines in flight on a connection, or messages in flight of a speaker
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub depth: Option<u32>,
+    /// Chat channels
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99_999))]
+    pub channels: Option<u32>,
+    /// Members of each channel, its speakers included
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub members: Option<u32>,
+    /// Members of each channel who speak
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub speakers: Option<u32>,
+    /// How long to measure, such as 5s or 500ms
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// How long to drive before measuring
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub warmup: Option<Duration>,
+}
+
+impl Changes {
+    /// Without the flags that do not concern the workload `name`, where several are run at once.
+    pub fn fitting(&self, name: &str) -> Self {
+        let chat = sheet(name).is_ok_and(|sheet| sheet.mode == Mode::Chat);
+        match chat {
+            true => Self { active: None, ..self.clone() },
+            false => Self { channels: None, members: None, speakers: None, ..self.clone() },
+        }
+    }
+}
+
+/// Name and one sentence of every workload.
+pub fn summaries() -> Vec<(&'static str, String)> {
+    let summary = |name| sheet(name).map(|sheet| sheet.summary).unwrap_or_default();
+    names().into_iter().map(|name| (name, summary(name))).collect()
+}
+
+fn sheet(name: &str) -> Result<Sheet> {
+    let Some((name, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) else {
+        bail!("no workload is called {name:?}; there are {}", names().join(", "));
+    };
+    toml::from_str(text).with_context(|| format!("workloads/{name}.toml"))
+}
+
+/// Names of all workloads.
+pub fn names() -> Vec<&'static str> {
+    BUILT_IN.iter().map(|(name, _)| *name).collect()
+}
+
+impl Workload {
+    /// A built-in workload with `changes` applied; `duration` and `warmup` where neither says.
+    /// Fails, with what to do, on an unknown name or numbers that do not fit together.
+    pub fn find(
+        name: &str,
+        changes: &Changes,
+        duration: Duration,
+        warmup: Duration,
+    ) -> Result<Self> {
+        sheet(name)?.settle(name, changes, duration, warmup)
+    }
+
+    /// How many messages can be in flight at once.
+    pub fn in_flight(&self) -> u64 {
+        let talkers = match self.mode {
+            Mode::Echo => self.active,
+            Mode::Chat => self.channels * self.speakers,
+        };
+        u64::from(talkers) * u64::from(self.depth)
+    }
+}
+
+impl Sheet {
+    fn settle(
+        self,
+        name: &str,
+        changes: &Changes,
+        duration: Duration,
+        warmup: Duration,
+    ) -> Result<Workload> {
+        let channels = changes.channels.or(self.channels).unwrap_or(1);
+        let mut members = changes.members.or(self.members).unwrap_or(0);
+        let mut connections = changes.connections.or(self.connections).unwrap_or(0);
+        if self.mode == Mode::Chat {
+            if let Some(n) = changes.connections.filter(|_| changes.members.is_none()) {
+                members = n / channels;
+            }
+            connections = channels.saturating_mul(members);
+        }
+        let active = changes.active.or(self.active).unwrap_or(connections);
+        let workload = Workload {
+            name: name.to_owned(),
+            summary: self.summary,
+            mode: self.mode,
+            connections,
+            // Fewer connections than the file's active ones mean that all of them talk.
+            active: if changes.active.is_none() { active.min(connections) } else { active },
+            size: changes.size.unwrap_or(self.size),
+            depth: changes.depth.unwrap_or(self.depth),
+            channels,
+            members,
+            speakers: changes.speakers.or(self.speakers).unwrap_or(0),
+            duration: changes.duration.or(self.duration).unwrap_or(duration),
+            warmup: changes.warmup.or(self.warmup).unwrap_or(warmup),
+        };
+        workload.refuse_nonsense(changes)?;
+        Ok(workload)
+    }
+}
+
+impl Workload {
+    fn refuse_nonsense(&self, changes: &Changes) -> Result<()> {
+        let name = &self.name;
+        let header = HEADER as u32;
+        let (least, most) = match self.mode {
+            Mode::Echo => (header + 1, MAX_ECHO),
+            Mode::Chat => (header, MAX_CHAT),
+        };
+        if !(least..=most).contains(&self.size) {
+            bail!(
+                "--size {} does not fit {name}: {least} to {most} bytes, because each line \
+                 carries its connection and sequence number and must fit the protocol's limit",
+                self.size
+            );
+        }
+        if self.connections > MAX_CONNECTIONS {
+            bail!("--connections {} is more than {MAX_CONNECTIONS}", self.connections);
+        }
+        if self.duration.is_zero() {
+            bail!("--duration must be longer than nothing, for example 5s");
+        }
+        if self.active > self.connections {
+            bail!("--active {} is more than --connections {}", self.active, self.connections);
+        }
+        match self.mode {
+            Mode::Echo => {
+                let chat = [changes.channels, changes.members, changes.speakers];
+                if chat.iter().any(Option::is_some) {
+                    bail!("--channels, --members and --speakers belong to fan-out, not to {name}");
+                }
+            }
+            Mode::Chat => {
+                if changes.active.is_some() {
+                    bail!("--active belongs to the echo workloads; {name} has --speakers");
+                }
+                if self.members < 2 || self.speakers > self.members {
+                    bail!(
+                        "{} speakers among {} members in a channel: at least 2 members, and no \
+                         more speakers than members; change --connections, --members or --speakers",
+                        self.speakers,
+                        self.members
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(name: &str, changes: &Changes) -> Result<Workload> {
+        Workload::find(name, changes, Duration::from_secs(5), Duration::from_secs(1))
+    }
+
+    #[test]
+    fn every_workload_is_valid_as_it_comes() {
+        for name in names() {
+            find(name, &Changes::default()).unwrap();
+        }
+    }
+
+    #[test]
+    fn flags_change_fields() {
+        let changes = Changes { connections: Some(10), depth: Some(3), ..Changes::default() };
+        let idle = find("idle", &changes).unwrap();
+        assert_eq!((idle.connections, idle.active, idle.depth), (10, 10, 3));
+        let chat = find("fan-out", &changes).unwrap();
+        assert_eq!((chat.connections, chat.members, chat.in_flight()), (10, 10, 12));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let with = |change: fn(&mut Changes)| {
+            let mut changes = Changes::default();
+            change(&mut changes);
+            changes
+        };
+        assert!(find("ping-pong", &with(|c| c.size = Some(15))).is_err());
+        assert!(find("fan-out", &with(|c| c.size = Some(400))).is_err());
+        assert!(find("fan-out", &with(|c| c.connections = Some(1))).is_err());
+        assert!(find("ping-pong", &with(|c| c.speakers = Some(1))).is_err());
+        assert!(find("nothing", &Changes::default()).is_err());
+    }
+}
