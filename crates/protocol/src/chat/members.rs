@@ -159,6 +159,12 @@ impl Members {
         self.slab.len() - self.registered
     }
 
+    /// How many nicknames are taken.
+    #[cfg(test)]
+    pub(super) fn nicknames(&self) -> usize {
+        self.nicks.len()
+    }
+
     pub(super) fn contains(&self, key: MemberKey) -> bool {
         self.slab.contains(key)
     }

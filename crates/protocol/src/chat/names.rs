@@ -101,10 +101,11 @@ pub(super) fn clip(text: &[u8], max: usize) -> &[u8] {
 }
 
 /// What of a client's parameter is shown back to it as a parameter of a reply: itself, unless it
-/// would not be one parameter there, or is absurd.
+/// would not be one parameter there, would do something to a terminal, or is absurd.
 pub(super) fn shown(param: &[u8]) -> &[u8] {
-    let breaks = |byte: &u8| *byte <= b' ' || *byte == 0x7f;
-    if param.is_empty() || param[0] == b':' || param.iter().any(breaks) {
+    let text = core::str::from_utf8(param).unwrap_or_default();
+    let bad = |c: char| c == ' ' || c.is_control() || is_disguise(c);
+    if text.is_empty() || text.starts_with(':') || text.contains(bad) {
         return b"*";
     }
     clip(param, Limits::CHANNEL)
@@ -248,9 +249,16 @@ mod tests {
 
     #[test]
     fn a_shown_parameter_is_one_parameter() {
-        for (param, expected) in
-            [("", "*"), (":a", "*"), ("a b", "*"), ("a\x01", "*"), ("a", "a"), ("#é", "#é")]
-        {
+        for (param, expected) in [
+            ("", "*"),
+            (":a", "*"),
+            ("a b", "*"),
+            ("a\x01", "*"),
+            ("a\u{9b}", "*"),
+            ("\u{202e}", "*"),
+            ("a", "a"),
+            ("#é", "#é"),
+        ] {
             assert_eq!(shown(param.as_bytes()), expected.as_bytes(), "{param:?}");
         }
         assert_eq!(shown(&[b'x'; 99]).len(), 64);

@@ -49,6 +49,34 @@ fn lines_of(bytes: &[u8]) -> Vec<String> {
     bytes.split_inclusive(|&byte| byte == b'\n').map(check).collect()
 }
 
+/// Asserts what holds between two calls, whatever was called.
+fn check(hub: &Hub) {
+    let mut holders = 0;
+    for key in hub.members.keys() {
+        let member = &hub.members[key];
+        assert!(hub.members.find(member.id) == Some(key));
+        if !member.nick.is_empty() {
+            holders += 1;
+            assert!(hub.members.holder(&member.nick) == Some(key), "{:?}", member.nick);
+        }
+        for (place, &channel) in member.channels.iter().enumerate() {
+            assert!(!member.channels[..place].contains(&channel), "in a channel twice");
+            assert!(hub.channels[channel].members.contains(&key), "joined one way only");
+        }
+    }
+    assert_eq!(hub.members.nicknames(), holders);
+    for key in hub.channels.keys() {
+        let channel = &hub.channels[key];
+        assert!(!channel.members.is_empty());
+        assert!(hub.channels.find(&channel.name) == Some(key));
+        for (place, &member) in channel.members.iter().enumerate() {
+            assert!(!channel.members[..place].contains(&member), "a member twice");
+            assert!(hub.members[member].channels.contains(&key), "left one way only");
+        }
+    }
+    assert!(hub.reply.bytes().is_empty(), "a reply that was not sent");
+}
+
 impl World {
     fn new(settings: Settings) -> World {
         World {
@@ -74,6 +102,7 @@ impl World {
             }
         }
         self.hub.line(self.ids[name], Line::Whole(line.as_ref()), self.now);
+        check(&self.hub);
     }
 
     /// All mail since the last call: for each receiver, in order.
