@@ -1,17 +1,17 @@
 //! Channels: JOIN, PART, TOPIC, NAMES, LIST, MODE.
 
-use super::super::Hub;
-use super::super::channels::{Channel, ChannelKey, Topic};
-use super::super::members::{Member, MemberKey};
-use super::super::names;
-use super::super::reply::{
+use super::{Request, targets};
+use crate::Time;
+use crate::chat::Hub;
+use crate::chat::channels::{Channel, ChannelKey, Topic};
+use crate::chat::members::{Member, MemberKey};
+use crate::chat::names;
+use crate::chat::reply::{
     ERR_NOSUCHCHANNEL, ERR_NOSUCHNICK, ERR_NOTONCHANNEL, ERR_TOOMANYCHANNELS, ERR_UMODEUNKNOWNFLAG,
     ERR_UNKNOWNMODE, ERR_USERSDONTMATCH, Numeric, RPL_CHANNELMODEIS, RPL_CREATIONTIME,
     RPL_ENDOFBANLIST, RPL_ENDOFNAMES, RPL_LIST, RPL_LISTEND, RPL_LISTSTART, RPL_NAMREPLY,
     RPL_NOTOPIC, RPL_TOPIC, RPL_TOPICWHOTIME, RPL_UMODEIS, Reply,
 };
-use super::{Request, targets};
-use crate::Time;
 
 impl Hub {
     /// JOIN (RFC 2812, 3.2.1). Keys are ignored: no channel has one. An empty list, which irssi

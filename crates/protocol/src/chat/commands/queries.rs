@@ -1,16 +1,16 @@
 //! Questions: WHO, WHOIS, LUSERS, MOTD, VERSION, ISON, USERHOST.
 
-use super::super::Hub;
-use super::super::members::{Member, MemberKey};
-use super::super::names;
-use super::super::reply::{
+use super::Request;
+use super::registration::VERSION;
+use crate::chat::Hub;
+use crate::chat::members::{Member, MemberKey};
+use crate::chat::names;
+use crate::chat::reply::{
     ERR_NOMOTD, ERR_NONICKNAMEGIVEN, ERR_NOSUCHNICK, RPL_ENDOFMOTD, RPL_ENDOFWHO, RPL_ENDOFWHOIS,
     RPL_ISON, RPL_ISUPPORT, RPL_LUSERCHANNELS, RPL_LUSERCLIENT, RPL_LUSERME, RPL_LUSEROP,
     RPL_LUSERUNKNOWN, RPL_MOTD, RPL_MOTDSTART, RPL_USERHOST, RPL_VERSION, RPL_WHOISCHANNELS,
     RPL_WHOISIDLE, RPL_WHOISSERVER, RPL_WHOISUSER, RPL_WHOREPLY, Reply,
 };
-use super::Request;
-use super::registration::VERSION;
 
 /// The most nicknames that USERHOST takes (RFC 2812, 4.8).
 const MAX_USERHOST: usize = 5;

@@ -2,16 +2,16 @@
 
 use core::hint::black_box;
 
-use super::super::members::MemberKey;
-use super::super::names;
-use super::super::reply::{
+use super::Request;
+use crate::Time;
+use crate::chat::members::MemberKey;
+use crate::chat::names;
+use crate::chat::reply::{
     ERR_ALREADYREGISTERED, ERR_ERRONEUSNICKNAME, ERR_NICKNAMEINUSE, ERR_NONICKNAMEGIVEN,
     ERR_NOORIGIN, ERR_PASSWDMISMATCH, ERR_UNKNOWNCOMMAND, RPL_CREATED, RPL_MYINFO, RPL_WELCOME,
     RPL_YOURHOST,
 };
-use super::super::{Farewell, Hub, Parcel};
-use super::Request;
-use crate::Time;
+use crate::chat::{Farewell, Hub, Parcel};
 
 /// The server's name and version as 002, 004 and 351 tell them.
 pub(super) const VERSION: &[u8] = concat!("iomodels-", env!("CARGO_PKG_VERSION")).as_bytes();
@@ -146,8 +146,8 @@ impl Hub {
     }
 }
 
-/// Whether `given` is `secret`, in a time that depends on `given` alone: how long a refusal takes
-/// tells nothing about the password.
+/// Whether `given` is `secret`, in a time that does not depend on how much of it is right: a
+/// password cannot be found letter by letter.
 fn is_secret(secret: &[u8], given: &[u8]) -> bool {
     let bytes = secret.iter().chain(core::iter::repeat(&0));
     let differing = given.iter().zip(bytes).fold(0, |sum, (a, b)| black_box(sum | (a ^ b)));

@@ -1,12 +1,12 @@
 //! Messages: PRIVMSG and NOTICE.
 
-use super::super::Hub;
-use super::super::names;
-use super::super::reply::{
+use super::{Request, targets};
+use crate::chat::Hub;
+use crate::chat::names;
+use crate::chat::reply::{
     ERR_CANNOTSENDTOCHAN, ERR_NORECIPIENT, ERR_NOSUCHCHANNEL, ERR_NOSUCHNICK, ERR_NOTEXTTOSEND,
     Numeric,
 };
-use super::{Request, targets};
 
 /// RFC 2812 has 407 for this, which current practice has dropped: to a client, each target is one
 /// that could not be sent to.

@@ -57,6 +57,12 @@ fn who_does_not_take_is_cut_and_the_rest_get_everything() {
 }
 
 #[test]
+fn a_hub_may_move_between_threads() {
+    fn sendable<T: Send>() {}
+    sendable::<Hub>();
+}
+
+#[test]
 fn what_was_taken_does_not_count() {
     let mut world = tight(1_000);
     world.say("a", "PING t");

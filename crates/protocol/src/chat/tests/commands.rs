@@ -632,7 +632,7 @@ fn the_features_are_the_truth() {
     settings.chat.network = "My Net".to_owned();
     settings.limits.max_channels = 3;
     settings.limits.max_targets = 4;
-    let told = super::super::commands::features(&settings);
+    let told = crate::chat::commands::features(&settings);
     let told = told.iter().map(|line| core::str::from_utf8(line).unwrap()).collect::<Vec<_>>();
     let told = told.join(" ");
     for token in [
@@ -649,7 +649,7 @@ fn the_features_are_the_truth() {
         assert!(told.split(' ').any(|other| other == token), "{token} in {told}");
     }
     settings.chat.utf8_only = false;
-    assert!(!format!("{:?}", super::super::commands::features(&settings)).contains("UTF8ONLY"));
+    assert!(!format!("{:?}", crate::chat::commands::features(&settings)).contains("UTF8ONLY"));
 }
 
 #[test]
