@@ -123,19 +123,26 @@ impl Client {
         pump(what, slice::from_mut(self), |clients| done(&mut clients[0]));
     }
 
-    /// Waits for exactly these bytes, and looks no further.
+    /// Waits for exactly these bytes, and looks no further. The first wrong byte ends the wait.
     #[track_caller]
     pub(crate) fn expect(&mut self, expected: impl AsRef<[u8]>) {
         let expected = expected.as_ref();
         let what = format!("{} bytes: {}", expected.len(), excerpt(expected, 0));
-        self.until(&what, |client| client.incoming.len() >= expected.len() || client.end.is_some());
-        let got = &self.incoming[..expected.len().min(self.incoming.len())];
-        if let Some(difference) = difference(got, expected) {
+        let (mut right, mut wrong) = (0, false);
+        self.until(&what, |client| {
+            let got = client.incoming.len().min(expected.len());
+            wrong = client.incoming[right..got] != expected[right..got];
+            right = if wrong { right } else { got };
+            wrong || right == expected.len() || client.end.is_some()
+        });
+        if right < expected.len() {
+            let got = &self.incoming[..expected.len().min(self.incoming.len())];
+            let at = difference(got, expected).unwrap_or(right);
             panic!(
-                "at byte {difference} of {}: expected {}, got {} (stream ended: {:?})",
+                "at byte {at} of {}: expected {}, got {} (stream ended: {:?})",
                 expected.len(),
-                excerpt(expected, difference),
-                excerpt(got, difference),
+                excerpt(expected, at),
+                excerpt(got, at),
                 self.end,
             );
         }

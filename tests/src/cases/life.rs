@@ -39,10 +39,11 @@ fn half_close_delivers_every_reply(ctx: &Ctx) {
 }
 
 /// 13: The same when 8 MiB of replies wait for a client that has not read a byte of them. The queue
-/// is made large enough to hold them; what a smaller one does is a matter of backpressure.
+/// is made large enough to hold them (what a smaller one does is a matter of backpressure), and the
+/// client's buffers small, so that they wait in the server and not in the kernel.
 fn half_close_delivers_8_mib_pending(ctx: &Ctx) {
     let server = ctx.echo(&["--sendq", "64MiB"]);
-    let mut client = server.client();
+    let mut client = server.client_with_buffers(64 * 1024);
     let text = format!("{}\n", "x".repeat(1023)).repeat(8 * 1024);
     client.reading = false;
     client.send(&text);

@@ -33,11 +33,12 @@ pub(super) const CHAT: &[Case] = cases![Chat: sigterm_says_goodbye_in_chat];
 /// How long no server may take that has nothing to wait for; far less than its drain timeout.
 const AT_ONCE: Duration = Duration::from_secs(20);
 
-/// A client with 4 MiB of replies pending that it has not begun to read.
+/// A client with 8 MiB of replies pending that it has not begun to read. Its buffers are small, so
+/// that most of them wait in the server and not in the kernel.
 #[track_caller]
 fn with_replies_pending(server: &Server) -> (Client, String) {
-    let mut client = server.client();
-    let text = format!("{}\n", "x".repeat(1023)).repeat(4 * 1024);
+    let mut client = server.client_with_buffers(64 * 1024);
+    let text = format!("{}\n", "x".repeat(1023)).repeat(8 * 1024);
     client.reading = false;
     client.send(&text);
     // Taken by the kernel is not yet taken by the server: its own count says when it is.
