@@ -88,8 +88,8 @@ fn smallest_socket_buffers_carry_64_mib(ctx: &Ctx) {
     }
 }
 
-/// 28: One that sends as fast as it can beside a hundred that wait for each reply. Fair means: while
-/// a polite one waits for a reply, the greedy one is served a bounded number of bytes.
+/// 28: One that sends as fast as it can beside a hundred that wait for each reply. Fair means:
+/// while a polite one waits for a reply, the greedy one is served a bounded number of bytes.
 fn a_greedy_sender_leaves_room_for_a_hundred_polite(ctx: &Ctx) {
     const ROUNDS: usize = 20;
     const BOUND: u64 = 32 << 20;
@@ -209,8 +209,8 @@ fn a_member_over_the_soft_limit_for_too_long_is_cut(ctx: &Ctx) {
     drop(slow);
 }
 
-/// 24: A thousand members in ten channels, a hundred of them slow: those are cut, and the other nine
-/// hundred get everything.
+/// 24: A thousand members in ten channels, a hundred of them slow: those are cut, and the other
+/// nine hundred get everything.
 fn a_hundred_slow_of_a_thousand_are_cut_and_the_rest_get_everything(ctx: &Ctx) {
     const CHANNELS: usize = 10;
     let server = ctx.busy_chat(&["--sendq", "32KiB", "--sendq-grace", "60s"]);
