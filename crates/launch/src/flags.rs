@@ -15,6 +15,9 @@ use crate::log::{Format, Log};
 use crate::stop::Stop;
 use crate::{Counters, Failure, Launch, socket};
 
+/// The fewest sets of counters, for models that have many threads and few workers.
+const COUNTERS: usize = 16;
+
 /// For a model that has no flags of its own.
 #[derive(Args, Debug)]
 pub struct NoExtra {}
@@ -104,6 +107,15 @@ struct Flags<E: Args> {
     /// Chat: do not ration the members' lines
     #[arg(long)]
     no_flood_control: bool,
+    /// Chat: lines that a member may send in one go
+    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
+    flood_burst: u32,
+    /// Chat: time that pays for one more line
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration)]
+    flood_interval: Duration,
+    /// Chat: how long a member may go on sending more than that
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    flood_grace: Duration,
     /// Chat: refuse text that is not UTF-8
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     utf8_only: bool,
@@ -161,7 +173,7 @@ fn build<E: Args>(name: &'static str, flags: Flags<E>) -> Result<Launch<E>, Fail
         drain_timeout: flags.drain_timeout,
         socket: socket::Wanted { addr, backlog: i32::try_from(flags.backlog).unwrap_or(i32::MAX) },
         bound: OnceLock::new(),
-        counters: (0..flags.workers).map(|_| Counters::default()).collect(),
+        counters: (0..flags.workers.max(COUNTERS)).map(|_| Counters::default()).collect(),
         work: flags.work,
         started: Instant::now(),
         settings: Arc::new(Settings {
@@ -184,6 +196,9 @@ fn limits<E: Args>(flags: &Flags<E>) -> Result<Limits, Failure> {
         ping_timeout: flags.ping_timeout,
         registration_timeout: flags.registration_timeout,
         flood_control: !flags.no_flood_control,
+        flood_burst: flags.flood_burst,
+        flood_interval: flags.flood_interval,
+        flood_grace: flags.flood_grace,
         max_channels: flags.max_channels,
         max_targets: flags.max_targets,
         ..Limits::default()

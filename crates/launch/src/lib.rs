@@ -83,10 +83,11 @@ impl<E> Launch<E> {
         Time::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// The counters of one worker: its own cache line, so that counting is shared by nobody.
+    /// The counters of one worker, or of one of many threads or tasks: on cache lines that it
+    /// shares with nobody, or with few.
     #[must_use]
-    pub fn counters(&self, worker: usize) -> &Counters {
-        &self.counters[worker % self.counters.len()]
+    pub fn counters(&self, which: usize) -> &Counters {
+        &self.counters[which % self.counters.len()]
     }
 
     /// `--work`: burns its CPU time for each of `lines` lines, as a computation would.
@@ -136,7 +137,9 @@ pub fn main<E: clap::Args + Send + Sync + 'static>(
         }
     };
     let result = serve(launch);
-    launch.report();
+    if launch.bound.get().is_some() {
+        launch.report();
+    }
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

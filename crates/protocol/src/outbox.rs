@@ -56,7 +56,7 @@ impl Outbox {
         self.len + self.taken
     }
 
-    /// Whether nothing is queued.
+    /// Whether nothing is queued. What was taken and is still being written does not count here.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -160,6 +160,9 @@ impl Outbox {
     /// was taken counts here until the next call: take again only when it has all been written.
     #[must_use]
     pub fn take(&mut self) -> Outbox {
+        if self.is_empty() {
+            self.over_since = None;
+        }
         let batch = Outbox {
             first: core::mem::take(&mut self.first),
             rest: core::mem::take(&mut self.rest),
