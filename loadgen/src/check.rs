@@ -276,6 +276,18 @@ impl FaultLog {
     }
 }
 
+/// The faults that were seen while connections were opened: the run is INVALID before it began.
+#[derive(Debug)]
+pub struct FaultyOpening(pub FaultLog);
+
+impl std::fmt::Display for FaultyOpening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "while opening connections: {}", self.0.examples().join("; "))
+    }
+}
+
+impl std::error::Error for FaultyOpening {}
+
 /// Bytes from the network for a message to a person: escaped, and cut to a readable length.
 pub fn show(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(60)];

@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::cli::{Common, Compare, Driving, Exec, List, Run, Verify, Which};
 use crate::compare;
 use crate::cpus::{self, Pinning};
-use crate::models::{Models, Target};
+use crate::models::{How, Models, Target};
 use crate::progress::Progress;
 use crate::record::{Record, host};
 use crate::run::{Interrupted, Report, Settings, Status};
@@ -100,7 +100,9 @@ pub fn run(args: &Run) -> Result<ExitCode> {
     let (pinning, settings) = asked(settings(&args.common, &args.driving))?;
     let mut record = asked(args.out.as_deref().map(Record::create).transpose())?;
     let mut progress = Progress::start();
-    progress.step(format!("building {}", target.name));
+    if let How::Package(package, _) = &target.how {
+        progress.step(format!("building {package}"));
+    }
     target = models.build(&target)?;
     begin(&pinning, &progress)?;
     progress.step(format!("{}: {}", workload.name, target.name));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use crate::models::{Models, NULL, Target};
+use crate::models::{How, Models, NULL, Target};
 use crate::progress::Progress;
 use crate::record::Record;
 use crate::run::{Interrupted, Measured, Report, Settings, Status, run};
@@ -156,7 +156,9 @@ impl Compare<'_> {
     fn build(&mut self, plan: &Plan, left_out: &mut Vec<(String, String)>) -> Vec<Target> {
         let mut built = Vec::new();
         for target in &plan.targets {
-            self.progress.step(format!("building {}", target.name));
+            if let How::Package(package, _) = &target.how {
+                self.progress.step(format!("building {package} for {}", target.name));
+            }
             match self.models.build(target) {
                 Ok(target) => built.push(target),
                 Err(e) => self.leave_out(left_out, &target.name, format!("{e:#}")),
@@ -308,6 +310,7 @@ fn row(name: &str, reports: &[(u32, &Report)], reference: &[Option<f64>], memory
     };
     let mut counted: BTreeMap<&str, u32> = BTreeMap::new();
     for reason in reports.iter().flat_map(|(_, report)| &report.verdict.reasons) {
+        // What stands in parentheses is the single round's.
         *counted.entry(reason.split(" (").next().unwrap_or(reason)).or_default() += 1;
     }
     let ratios: Vec<f64> = reports
@@ -336,7 +339,10 @@ fn row(name: &str, reports: &[(u32, &Report)], reference: &[Option<f64>], memory
         idle_bytes: spread(&|m| m.idle_bytes_per_connection).filter(|_| valid),
         flood_control: reports.iter().find_map(|(_, report)| report.flood_control),
         status,
-        reasons: counted.iter().map(|(why, n)| format!("{why} ({n} rounds)")).collect(),
+        reasons: counted
+            .iter()
+            .map(|(why, n)| format!("{why} (in {n} of {} rounds)", reports.len()))
+            .collect(),
         measure: if valid { measure } else { Vec::new() },
     }
 }

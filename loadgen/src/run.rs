@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::check::{FaultLog, FaultyOpening};
 use crate::cost::{Cost, Snapshot, resident};
 use crate::drive::{Phase, PhaseResult, Plan, Team};
 use crate::models::{How, Target};
@@ -95,6 +96,9 @@ pub struct Measured {
     pub latency: BTreeMap<String, Latency>,
     /// Busiest generator thread's part of a processor, from 0 to 1.
     pub generator_cpu: f64,
+    /// That thread's processor time for each message, its own or not, in nanoseconds: with one
+    /// thread the generator's whole cost.
+    pub generator_cpu_ns_per_message: f64,
     /// Costs of the server; `None` if its process is not known or not here.
     pub cost: Option<Cost>,
     /// Resident memory that each idle connection added, in bytes.
@@ -195,6 +199,23 @@ struct Outcome {
     idle: Option<f64>,
 }
 
+impl Outcome {
+    /// Nothing but faults.
+    fn faulty(faults: FaultLog) -> Self {
+        let phase = PhaseResult {
+            in_window: 0,
+            total: 0,
+            sent: 0,
+            window_ns: 0,
+            cpu_ns: 0,
+            slices: Vec::new(),
+            histograms: Vec::new(),
+            faults,
+        };
+        Self { phase, cost: None, idle: None }
+    }
+}
+
 fn drive(
     server: &mut Server,
     workload: &Workload,
@@ -203,7 +224,7 @@ fn drive(
 ) -> Result<Outcome> {
     let pid = server.pid();
     // The first connection may cost the server what later ones do not: buffers, lazy tables.
-    verify::first_contact(server.addr, workload.mode)
+    verify::first_contact(server.addr, workload.mode, settings.stall)
         .with_context(|| format!("no sensible answer from {}", server.addr))?;
     let empty = pid.and_then(resident);
     let plan = Plan {
@@ -223,7 +244,11 @@ fn drive(
         progress.tick(messages, began.elapsed());
         Ok(())
     };
-    team.opened(&mut watch)?;
+    match team.opened(&mut watch).map_err(anyhow::Error::downcast::<FaultyOpening>) {
+        Ok(()) => {}
+        Err(Ok(FaultyOpening(faults))) => return Ok(Outcome::faulty(faults)),
+        Err(Err(e)) => return Err(e),
+    }
     let idle = match (empty, pid.and_then(resident)) {
         (Some(empty), Some(full)) => {
             Some(full.saturating_sub(empty) as f64 / f64::from(workload.connections))
@@ -233,7 +258,7 @@ fn drive(
     let warmup = Phase::Load { duration: workload.warmup, record: false };
     let warm = team.run(warmup, &mut watch)?;
     if !warm.faults.is_empty() {
-        return Ok(Outcome { phase: warm, cost: None, idle: None });
+        return Ok(Outcome::faulty(warm.faults));
     }
     let before = pid.map(Snapshot::take);
     began = Instant::now();
@@ -273,7 +298,7 @@ fn judge(workload: &Workload, outcome: &Outcome) -> (Verdict, Option<Measured>) 
         ));
     }
     if let Some(drift) = drift(&phase.slices).filter(|drift| drift.abs() > DRIFT) {
-        reasons.push(format!("the rate changed by {:+.0} % during the run", drift * 100.0));
+        reasons.push(format!("the rate drifted during the run ({:+.0} %)", drift * 100.0));
     }
     if let Some(latency) = measured.main_latency() {
         let finished = measured.messages_per_second / measured.deliveries_per_sent;
@@ -281,7 +306,7 @@ fn judge(workload: &Workload, outcome: &Outcome) -> (Verdict, Option<Measured>) 
         let asked = workload.in_flight() as f64;
         if (busy / asked - 1.0).abs() > LITTLE {
             reasons.push(format!(
-                "Little's law: {asked} in flight were asked for, rate and latency say {busy:.1}"
+                "Little's law is violated (rate x latency is {busy:.1} in flight, not {asked})"
             ));
         }
     }
@@ -304,6 +329,7 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
             .map(|(name, histogram)| ((*name).to_owned(), Latency::of(histogram)))
             .collect(),
         generator_cpu: phase.cpu_ns as f64 / phase.window_ns as f64,
+        generator_cpu_ns_per_message: phase.cpu_ns as f64 / phase.in_window as f64,
         cost: outcome.cost.clone(),
         idle_bytes_per_connection: outcome.idle,
         histograms: phase.histograms.clone(),

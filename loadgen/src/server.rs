@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ use crate::workload::Mode;
 const START: Duration = Duration::from_secs(10);
 /// How long a server may take to end after SIGTERM.
 const STOP: Duration = Duration::from_secs(5);
+/// How long the last words of a server that has ended are waited for.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Connections above those of the workload: the gate's, and the first one's.
 const SPARE: u32 = 16;
 /// Lines of standard error that are kept for messages.
@@ -59,6 +61,8 @@ pub struct Server {
 struct Process {
     child: Child,
     tail: Arc<Mutex<VecDeque<String>>>,
+    /// Closed once standard error has been read to its end.
+    tail_end: Receiver<()>,
     ended: Option<ExitStatus>,
 }
 
@@ -186,9 +190,12 @@ impl Process {
             // Read to the end, wanted or not, so that the server never blocks on a full pipe.
             each_line(stdout, move |line| drop(sender.send(line)));
         }
+        let (tail_open, tail_end) = channel();
         if let Some(stderr) = child.stderr.take() {
             let tail = tail.clone();
             each_line(stderr, move |line| {
+                // It is held for as long as there may be more.
+                let _open: &Sender<()> = &tail_open;
                 let mut tail = tail.lock().unwrap_or_else(|e| e.into_inner());
                 if tail.len() == TAIL {
                     tail.pop_front();
@@ -196,7 +203,7 @@ impl Process {
                 tail.push_back(line);
             });
         }
-        Ok((Self { child, tail, ended: None }, lines))
+        Ok((Self { child, tail, tail_end, ended: None }, lines))
     }
 
     fn first_line(&mut self, lines: &Receiver<String>) -> Result<String> {
@@ -258,6 +265,10 @@ impl Process {
             },
             None => "still running".into(),
         };
+        if self.ended.is_some() {
+            // Its last words may still be in the pipe, which a child of its own may hold open.
+            let _ = self.tail_end.recv_timeout(LAST_WORDS);
+        }
         let tail = self.tail.lock().unwrap_or_else(|e| e.into_inner());
         if tail.is_empty() {
             return format!("{end}, and nothing on its standard error");

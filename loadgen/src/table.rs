@@ -223,7 +223,9 @@ pub fn report(report: &Report) -> String {
             let [p50, p90, p99, p999, max] = [l.p50, l.p90, l.p99, l.p999, l.max].map(of);
             row(name, format!("p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p999}, max {max}"));
         }
-        row("generator's processor", format!("{:.0} %", m.generator_cpu * 100.0));
+        let own = time(m.generator_cpu_ns_per_message);
+        let busy = m.generator_cpu * 100.0;
+        row("generator's processor", format!("{busy:.0} % busy, {own} for each message"));
         cost(m.cost.as_ref(), &mut row);
         if let Some(idle) = m.idle_bytes_per_connection {
             row("resident per connection", format!("{}, opened and idle", bytes(idle)));

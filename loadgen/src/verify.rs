@@ -81,10 +81,11 @@ pub fn verify(
 }
 
 /// One line back and forth, or one registration: the server is there and speaks this mode.
-pub fn first_contact(addr: SocketAddr, mode: Mode) -> Result<()> {
+pub fn first_contact(addr: SocketAddr, mode: Mode, patience: Duration) -> Result<()> {
     match mode {
         Mode::Echo => {
             let mut peer = connect(addr)?;
+            peer.set_read_timeout(Some(patience))?;
             ask(&mut peer, b"hello\n", b"hello\n")
         }
         Mode::Chat => {
@@ -117,9 +118,9 @@ fn expect(peer: &mut TcpStream, expected: &[u8]) -> Result<()> {
             ),
             Ok(n) => have += n,
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => bail!(
-                "{have} of {} bytes came, then nothing for {} s: {}",
+                "{have} of {} bytes came, then nothing for {}: {}",
                 expected.len(),
-                PATIENCE.as_secs(),
+                humantime::format_duration(peer.read_timeout()?.unwrap_or_default()),
                 show(&got[..have])
             ),
             Err(e) => return Err(e).context(format!("after {have} of {} bytes", expected.len())),

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -16,7 +16,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::window::{Step, Window};
 use super::{BATCH, Driver, NAP, Phase, PhaseResult, Poller, RECEIVE, Shared, connect};
-use crate::check::{Fault, FaultLog, Payload, parse_header, show};
+use crate::check::{Fault, FaultLog, FaultyOpening, Payload, parse_header, show};
 
 /// Bytes composed for one write at most; a deeper window takes several writes.
 const SEND: usize = 256 * 1024;
@@ -306,12 +306,7 @@ impl Driver for Echo {
             self.drain(&mut window, shared)?;
             self.settle(&mut window);
             if !window.faults.is_empty() {
-                bail!(
-                    "opening {} connections failed at {}: {}",
-                    self.ids.end,
-                    ids.end,
-                    window.faults.examples().join("; ")
-                );
+                return Err(FaultyOpening(window.faults).into());
             }
         }
         Ok(())

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -17,7 +18,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::window::{Step, Window};
 use super::{BATCH, Driver, NAP, Phase, PhaseResult, Poller, RECEIVE, Shared, connect};
-use crate::check::{Fault, Payload, parse_header, parse_hex, show};
+use crate::check::{Fault, FaultyOpening, Payload, parse_header, parse_hex, show};
 
 /// The longest line of the protocol, its end included, in bytes.
 const MAX_LINE: usize = 512;
@@ -300,20 +301,15 @@ impl Fanout {
             if behind < waiting {
                 (waiting, since) = (behind, Instant::now());
             }
-            let lost = !window.faults.is_empty();
-            if lost
-                || since.elapsed() > self.stall
-                || shared.stop.load(std::sync::atomic::Ordering::Relaxed)
-            {
+            if !window.faults.is_empty() {
+                return Err(FaultyOpening(window.faults).into());
+            }
+            if since.elapsed() > self.stall || shared.stop.load(Relaxed) {
                 bail!(
-                    "{behind} of {} chat members did not become {stage:?}; the server said: {:?}{}",
+                    "{behind} of {} chat members did not get as far as {stage:?}; \
+                     the server's last complaint: {:?}",
                     members.len(),
-                    self.complaint,
-                    if lost {
-                        format!("; {}", window.faults.examples().join("; "))
-                    } else {
-                        String::new()
-                    }
+                    self.complaint
                 );
             }
             self.turn(&mut window)?;
@@ -619,6 +615,6 @@ impl Fanout {
         if window.faults.is_empty() {
             return Ok(());
         }
-        bail!("a chat member was turned away: {}", window.faults.examples().join("; "))
+        Err(FaultyOpening(window.faults).into())
     }
 }

@@ -101,9 +101,11 @@ impl Team {
 
     fn report(&self, watch: &mut dyn FnMut(u64) -> Result<()>) -> Result<Report> {
         loop {
+            // Also before the first wait, or short phases would never see Ctrl-C.
+            watch(self.shared.messages.load(Relaxed))?;
             match self.reports.recv_timeout(TICK) {
                 Ok(report) => return Ok(report),
-                Err(RecvTimeoutError::Timeout) => watch(self.shared.messages.load(Relaxed))?,
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(anyhow!("the generator's threads have ended"));
                 }

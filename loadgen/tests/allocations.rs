@@ -1,0 +1,56 @@
+//! Nothing is allocated per message: a phase of four times the length allocates as often.
+
+mod common;
+
+use std::alloc::System;
+use std::time::Duration;
+
+use loadgen::drive::{Phase, Plan, Team};
+use loadgen::workload::{Changes, Workload};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// What a phase may allocate whatever it does: its histograms, its report, the command for it.
+const A_PHASE: usize = 100;
+
+/// Allocations and messages of a phase. The server is a thread of this process and counts too.
+fn phase(team: &mut Team, duration: Duration) -> (usize, u64) {
+    let region = Region::new(ALLOCATOR);
+    let load = Phase::Load { duration, record: true };
+    let result = team.run(load, &mut |_| Ok(())).unwrap();
+    let change = region.change();
+    assert!(result.faults.is_empty(), "{:?}", result.faults);
+    (change.allocations + change.reallocations, result.total)
+}
+
+// One test for all: the counter belongs to the whole process.
+#[test]
+fn nothing_is_allocated_per_message() {
+    for (addr, name, changes) in [
+        (
+            common::echo(common::Wrong::Nothing),
+            "pipelined",
+            Changes { connections: Some(8), ..Changes::default() },
+        ),
+        (
+            common::chat(common::Wrong::Nothing),
+            "fan-out",
+            Changes { members: Some(8), ..Changes::default() },
+        ),
+    ] {
+        let nothing = Duration::ZERO;
+        let workload = Workload::find(name, &changes, Duration::from_secs(1), nothing).unwrap();
+        let stall = Duration::from_secs(5);
+        let plan = Plan { addr, workload: &workload, threads: 1, seed: 1, stall };
+        let mut team = Team::start(&plan).unwrap();
+        team.opened(&mut |_| Ok(())).unwrap();
+        phase(&mut team, Duration::from_millis(100));
+        for duration in [200, 800] {
+            let (allocations, messages) = phase(&mut team, Duration::from_millis(duration));
+            assert!(messages > 2_000, "{name}: only {messages} messages");
+            assert!(allocations < A_PHASE, "{name}: {allocations} for {messages} messages");
+        }
+    }
+}

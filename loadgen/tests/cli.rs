@@ -1,0 +1,251 @@
+//! The command line as people meet it: good input works, bad input gets one clear error.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use common::Wrong;
+use serde_json::Value;
+
+const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
+
+fn loadgen(args: &[&str]) -> Output {
+    Command::new(LOADGEN).args(args).output().unwrap()
+}
+
+/// It fails with this exit code, and its error says what is needed, in one line or a few.
+fn refused(args: &[&str], code: i32, says: &[&str]) {
+    let output = loadgen(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+    for part in says {
+        assert!(stderr.contains(part), "{args:?} should say {part:?}: {stderr}");
+    }
+    assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{args:?}: nothing is published");
+}
+
+/// An empty folder of this test's own.
+fn folder(name: &str) -> PathBuf {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// A models file with the null reference as two servers of a user's own, and one that fails.
+fn models(dir: &std::path::Path) -> String {
+    let path = dir.join("models.toml");
+    let entry = |name: &str, command: &str| {
+        format!("[model.{name}]\ncommand = \"{command} {{addr}}\"\nmodes = [\"echo\"]\n")
+    };
+    // The null reference answers half lines and has no limit, so parts of the gate are declared.
+    let unsupported = |name: &str| {
+        format!(
+            "[model.{name}.unsupported]\nsplit-lines = \"no lines\"\n\
+             over-long-line = \"no limit\"\nnot-before-asked = \"no lines\"\n"
+        )
+    };
+    let null = format!("{LOADGEN} null-server --listen");
+    let text = [
+        entry("one", &null),
+        unsupported("one"),
+        entry("two", &null),
+        unsupported("two"),
+        entry("dies", "false"),
+        entry("strict", &null),
+    ];
+    std::fs::write(&path, text.concat()).unwrap();
+    path.display().to_string()
+}
+
+const SHORT: [&str; 4] = ["--duration", "100ms", "--warmup", "20ms"];
+
+#[test]
+fn wrong_use_is_refused_with_what_to_do() {
+    refused(&[], 2, &["Usage"]);
+    refused(&["fly"], 2, &["unrecognized subcommand"]);
+    refused(&["run"], 2, &["--addr", "--model", "--cmd"]);
+    refused(&["run", "--model", "epol-level"], 2, &["did you mean epoll-level?"]);
+    refused(&["run", "--model", "nginx"], 2, &["there are", "threads", "tokio"]);
+    refused(&["run", "--addr", "here"], 2, &["HOST:PORT"]);
+    refused(&["run", "--cmd", "my-server"], 2, &["{addr}"]);
+    refused(&["compare", "--models", "epoll-level,nginx"], 2, &["nginx"]);
+    refused(&["compare", "--workloads", "ping"], 2, &["ping-pong", "fan-out"]);
+    refused(&["compare", "--rounds", "0"], 2, &["--rounds"]);
+    refused(&["list", "--models-file", "/nowhere.toml"], 2, &["/nowhere.toml"]);
+}
+
+#[test]
+fn numbers_that_do_not_fit_are_refused() {
+    let run = |more: &[&str], says: &[&str]| {
+        refused(&[&["run", "--addr", "127.0.0.1:1"], more].concat(), 2, says);
+    };
+    run(&["--size", "4"], &["16 to 65536 bytes"]);
+    run(&["--connections", "0"], &["--connections"]);
+    run(&["--connections", "many"], &["--connections"]);
+    run(&["--duration", "soon"], &["--duration"]);
+    run(&["--duration", "0s"], &["longer than nothing"]);
+    run(&["--active", "65"], &["--active 65 is more than --connections 64"]);
+    run(&["--workload", "fan-out", "--size", "500"], &["15 to 350"]);
+    run(&["--workload", "fan-out", "--speakers", "300"], &["no more speakers than members"]);
+    run(&["--workload", "fan-out", "--mode", "echo"], &["drives chat"]);
+    run(&["--server-cpus", "4000"], &["processors"]);
+    run(&["--pid", "0"], &["--pid"]);
+}
+
+#[test]
+fn what_cannot_be_reached_is_said() {
+    // A port that was just free.
+    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    refused(&["run", "--addr", &addr], 1, &["is a server listening there?"]);
+    refused(&["run", "--addr", "127.0.0.1:1", "--connections", "999999"], 1, &["ulimit -Hn"]);
+    let no_such = ["run", "--cmd", "/no/such/server {addr}"];
+    refused(&no_such, 1, &["did not start", "/no/such/server", "No such file"]);
+}
+
+#[test]
+fn a_server_that_dies_is_quoted() {
+    let script = folder("dies").join("server.sh");
+    let text = format!(
+        "echo 'my last words' >&2\n{LOADGEN} null-server --listen $1 &\nsleep 0.5\nkill $!\nexit 3\n"
+    );
+    std::fs::write(&script, text).unwrap();
+    let command = format!("sh {} {{addr}}", script.display());
+    let args = ["run", "--cmd", &command, "--duration", "20s", "--warmup", "10s"];
+    refused(&args, 1, &["my last words", "exit code 3"]);
+}
+
+#[test]
+fn verify_names_the_cases() {
+    let right = common::echo(Wrong::Nothing).to_string();
+    let output = loadgen(&["verify", "--addr", &right, "--json"]);
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let result = |case: &str| {
+        let all = value["findings"].as_array().unwrap();
+        all.iter().find(|f| f["case"] == case).unwrap()["result"].clone()
+    };
+    // The server of the tests has no limit on a line, and nothing else to blame.
+    assert_eq!((result("half-close"), result("over-long-line")), ("pass".into(), "fail".into()));
+    assert_eq!(result("not-before-asked"), "pass");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn compare_goes_on_without_those_that_fail() {
+    let dir = folder("compare");
+    let (file, out) = (models(&dir), dir.join("record").display().to_string());
+    let args = ["compare", "--models-file", &file, "--workloads", "ping-pong,idle", "--json"];
+    let more = ["--rounds", "2", "--connections", "20", "--out", &out];
+    let output = loadgen(&[&args[..], &more, &SHORT].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let value: Value = serde_json::from_slice(&output.stdout).expect(&stderr);
+    let comparison = &value["comparison"];
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let left_out: Vec<_> = comparison["left_out"].as_array().unwrap().iter().collect();
+    assert_eq!(left_out.len(), 2, "{left_out:?}");
+    assert!(left_out[1][1].as_str().unwrap().contains("fails the echo gate"));
+    for section in comparison["sections"].as_array().unwrap() {
+        let rows = section["rows"].as_array().unwrap();
+        let names: Vec<_> = rows.iter().map(|row| row["server"].as_str().unwrap()).collect();
+        assert!(names.contains(&"one") && names.contains(&"two"), "{names:?}");
+        assert_eq!(names[2], "null (bare epoll)", "the reference comes last");
+        assert!(rows[2]["rank"].is_null(), "the reference is never ranked");
+        assert!(rows[0]["rank"] == 1 && rows[0]["cpu_ns"]["median"].as_f64().unwrap() > 0.0);
+    }
+    let runs = std::fs::read_to_string(dir.join("record/runs.jsonl")).unwrap();
+    let runs: Vec<Value> = runs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(runs.len(), 2 * 2 * 3);
+    let order = |n: usize| runs[n]["server"].as_str().unwrap();
+    assert_eq!([order(0), order(1), order(2)], [order(8), order(7), order(6)], "mirrored rounds");
+    let counts = runs[0]["histograms"]["latency"].as_array().unwrap();
+    let recorded: u64 = counts.iter().map(|pair| pair[1].as_u64().unwrap()).sum();
+    assert_eq!(recorded, runs[0]["measured"]["messages"].as_u64().unwrap());
+    for file in ["host.json", "result.json"] {
+        let text = std::fs::read_to_string(dir.join("record").join(file)).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap();
+    }
+    refused(&[&args[..5], &more, &SHORT].concat(), 2, &["holds a record already"]);
+}
+
+#[test]
+fn compare_prints_a_table_that_a_pipe_can_take() {
+    let file = models(&folder("table"));
+    let args = ["compare", "--models-file", &file, "--models", "one,two", "--rounds", "2"];
+    let output = loadgen(&[&args[..], &["--workloads", "ping-pong"], &SHORT].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("| rank | server"), "{text}");
+    assert!(text.contains("ranked by CPU per message"), "{text}");
+    assert!(!text.contains('\u{1b}'), "no escapes into a pipe");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("round 1 of 2: ping-pong one"), "{stderr}");
+}
+
+#[test]
+fn ctrl_c_keeps_the_finished_rounds_and_leaves_no_server() {
+    let file = models(&folder("interrupt"));
+    let args = ["compare", "--models-file", &file, "--models", "one,two", "--rounds", "900"];
+    let mut child = Command::new(LOADGEN)
+        .args(args)
+        .args(["--workloads", "ping-pong"])
+        .args(SHORT)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.by_ref().any(|line| line.starts_with("round 4 of 900")));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    lines.for_each(drop);
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(text.contains("of 900 rounds") && text.contains("| one"), "{text}");
+    let ours = |p: &procfs::process::Process| p.stat().is_ok_and(|s| s.ppid == child.id() as i32);
+    let left = procfs::process::all_processes().unwrap().flatten().filter(ours).count();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_killed_generator_leaves_no_server() {
+    let command = format!("{LOADGEN} null-server --listen {{addr}}");
+    let mut child = Command::new(LOADGEN)
+        .args(["run", "--cmd", &command, "--duration", "60s", "--warmup", "0s"])
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ours = |p: &procfs::process::Process| p.stat().is_ok_and(|s| s.ppid == child.id() as i32);
+    let server = loop {
+        if let Some(server) = procfs::process::all_processes().unwrap().flatten().find(ours) {
+            // It is the server once it has become the command.
+            if server.cmdline().is_ok_and(|words| words.iter().any(|w| w == "null-server"))
+                && server.fd_count().is_ok_and(|n| n > 10)
+            {
+                break server;
+            }
+        }
+        std::thread::yield_now();
+    };
+    let pid = rustix::process::Pid::from_raw(server.pid).unwrap();
+    let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut ended = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+    let deadline = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut ended, Some(&deadline)).unwrap(), 1, "it must end");
+}
+
+#[test]
+fn list_names_everything() {
+    let text = String::from_utf8(loadgen(&["list"]).stdout).unwrap();
+    for name in ["epoll-level", "threads", "tokio-per-core", "ping-pong", "fan-out", "idle"] {
+        assert!(text.contains(name), "{name}: {text}");
+    }
+    let value: Value = serde_json::from_slice(&loadgen(&["list", "--json"]).stdout).unwrap();
+    assert!(value["models"].as_array().unwrap().len() >= 5);
+}

@@ -1,0 +1,256 @@
+//! Servers for the tests, in threads of the test: an echo and a chat that do one thing wrong.
+//!
+//! They are right until line number [`AT`], so that the wrong one is among thousands, and only
+//! that line is wrong.
+#![allow(dead_code, reason = "each test uses its part")]
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+/// The number of the line that goes wrong.
+pub(crate) const AT: u64 = 3000;
+
+/// What goes wrong with that line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// Nothing.
+    Nothing,
+    /// It is not answered or delivered.
+    Drop,
+    /// Its sender gets the next line of somebody else, who gets this one.
+    Swap,
+    /// Half of it comes, and a line end.
+    Truncate,
+    /// Half of it comes, and nothing more on this connection.
+    Stop,
+    /// It comes twice.
+    Repeat,
+    /// It comes after the next one.
+    Reorder,
+    /// One byte of it is changed.
+    Alter,
+    /// A constant of the right length comes instead.
+    Constant,
+    /// A constant comes without having been asked for, on every connection after its first line.
+    Early,
+    /// Nothing is answered from here on.
+    Silence,
+    /// The connection is closed.
+    Close,
+    /// It comes to its own speaker too (chat).
+    ToSpeaker,
+    /// It comes under the name of another channel (chat).
+    OtherChannel,
+}
+
+/// Serves a wrong echo on a free port until the test's process ends.
+pub(crate) fn echo(wrong: Wrong) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let state = Arc::new((AtomicU64::new(0), Mutex::new(None)));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let state = state.clone();
+            // The generator closing its side ends the connection; that is no failure here.
+            std::thread::spawn(move || drop(echo_one(stream, wrong, &state.0, &state.1)));
+        }
+    });
+    addr
+}
+
+type Parked = Mutex<Option<(Vec<u8>, TcpStream)>>;
+
+fn echo_one(
+    stream: TcpStream,
+    wrong: Wrong,
+    count: &AtomicU64,
+    parked: &Parked,
+) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut out = stream;
+    let mut line = Vec::new();
+    let mut first = true;
+    loop {
+        line.clear();
+        if reader.read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        let number = count.fetch_add(1, Relaxed);
+        if wrong == Wrong::Silence && number >= AT {
+            continue;
+        }
+        if number > AT
+            && let Some((other_line, mut other)) = parked.lock().unwrap().take()
+        {
+            other.write_all(&line)?;
+            out.write_all(&other_line)?;
+            continue;
+        }
+        if number == AT {
+            match wrong {
+                Wrong::Drop => continue,
+                Wrong::Swap => {
+                    *parked.lock().unwrap() = Some((line.clone(), out.try_clone()?));
+                    continue;
+                }
+                Wrong::Stop => {
+                    out.write_all(&line[..line.len() / 2])?;
+                    return std::io::copy(&mut reader, &mut std::io::sink()).map(drop);
+                }
+                Wrong::Truncate => {
+                    line.truncate(line.len() / 2);
+                    line.push(b'\n');
+                }
+                Wrong::Repeat => out.write_all(&line)?,
+                Wrong::Reorder => {
+                    let mut next = Vec::new();
+                    reader.read_until(b'\n', &mut next)?;
+                    out.write_all(&next)?;
+                }
+                Wrong::Alter => line[40] ^= 1,
+                Wrong::Constant => line[..63].fill(b'x'),
+                Wrong::Close => return Ok(()),
+                _ => {}
+            }
+        }
+        out.write_all(&line)?;
+        if wrong == Wrong::Early && std::mem::take(&mut first) && line.len() == 64 {
+            line[..63].fill(b'x');
+            out.write_all(&line)?;
+        }
+    }
+}
+
+struct Member {
+    conn: usize,
+    channel: Vec<u8>,
+    prefix: Vec<u8>,
+    out: TcpStream,
+}
+
+#[derive(Default)]
+struct Room {
+    members: Vec<Member>,
+    /// Where messages are put together, so that relaying allocates nothing.
+    message: Vec<u8>,
+    held: Vec<u8>,
+}
+
+/// Serves a wrong chat on a free port until the test's process ends.
+pub(crate) fn chat(wrong: Wrong) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let state = Arc::new((AtomicU64::new(0), Mutex::new(Room::default())));
+    std::thread::spawn(move || {
+        for (conn, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+            let state = state.clone();
+            std::thread::spawn(move || {
+                let _ = chat_one(stream, conn, wrong, &state.0, &state.1);
+                let mut room = state.1.lock().unwrap_or_else(|e| e.into_inner());
+                room.members.retain(|member| member.conn != conn);
+            });
+        }
+    });
+    addr
+}
+
+fn chat_one(
+    stream: TcpStream,
+    conn: usize,
+    wrong: Wrong,
+    count: &AtomicU64,
+    room: &Mutex<Room>,
+) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut out = stream;
+    let mut nick = String::new();
+    let mut line = Vec::with_capacity(512);
+    loop {
+        line.clear();
+        if reader.read_until(b'\n', &mut line)? == 0 || line.starts_with(b"QUIT") {
+            return Ok(());
+        }
+        let text = line.trim_ascii_end();
+        if let Some(name) = text.strip_prefix(b"NICK ") {
+            nick = String::from_utf8_lossy(name).into_owned();
+        } else if text.starts_with(b"USER ") {
+            write!(out, ":test 001 {nick} :Welcome\r\n")?;
+        } else if let Some(channel) = text.strip_prefix(b"JOIN ") {
+            let channel = channel.to_vec();
+            let prefix = format!(":{nick}!{nick}@test PRIVMSG ").into_bytes();
+            let member = Member { conn, channel, prefix, out: out.try_clone()? };
+            room.lock().unwrap().members.push(member);
+            write!(out, ":test 366 {nick} #x :End of /NAMES list.\r\n")?;
+        } else if let Some(rest) = text.strip_prefix(b"PRIVMSG ") {
+            let number = count.fetch_add(1, Relaxed);
+            let wrong = if number == AT { wrong } else { Wrong::Nothing };
+            room.lock().unwrap().relay(conn, rest, wrong)?;
+        }
+    }
+}
+
+impl Room {
+    /// Delivers `rest`, which is `CHANNEL :TEXT`, wrongly to one member and rightly to all others.
+    fn relay(&mut self, from: usize, rest: &[u8], wrong: Wrong) -> std::io::Result<()> {
+        let Some(speaker) = self.members.iter().position(|m| m.conn == from) else { return Ok(()) };
+        self.message.clear();
+        self.message.extend_from_slice(&self.members[speaker].prefix);
+        self.message.extend_from_slice(rest);
+        self.message.extend_from_slice(b"\r\n");
+        let channel = std::mem::take(&mut self.members[speaker].channel);
+        let victim = self.members.iter().rposition(|m| m.channel == channel);
+        for n in 0..self.members.len() {
+            let member = &mut self.members[n];
+            // The speaker's own channel is taken away for the moment.
+            let hears =
+                if n == speaker { wrong == Wrong::ToSpeaker } else { member.channel == channel };
+            if !hears {
+                continue;
+            }
+            let is_victim = Some(n) == victim;
+            if is_victim {
+                self.held.extend_from_slice(&self.message);
+            }
+            let half = self.message.len() - 30;
+            match wrong {
+                Wrong::Drop if is_victim => {}
+                // Held back, and sent behind the next one.
+                Wrong::Reorder if is_victim => continue,
+                Wrong::Truncate if is_victim => {
+                    member.out.write_all(&self.message[..half])?;
+                    member.out.write_all(b"\r\n")?;
+                }
+                Wrong::Repeat if is_victim => member.out.write_all(&self.held)?,
+                Wrong::Alter if is_victim => {
+                    self.message[half] ^= 1;
+                    member.out.write_all(&self.message)?;
+                    self.message[half] ^= 1;
+                }
+                Wrong::OtherChannel if is_victim => {
+                    let text = String::from_utf8_lossy(&self.message).replace("#c", "#d");
+                    member.out.write_all(text.as_bytes())?;
+                }
+                Wrong::Close if is_victim => member.out.shutdown(std::net::Shutdown::Both)?,
+                _ if is_victim && self.held.len() > self.message.len() => {
+                    let behind = self.held.len() - self.message.len();
+                    member.out.write_all(&self.held[behind..])?;
+                    member.out.write_all(&self.held[..behind])?;
+                }
+                _ => member.out.write_all(&self.message)?,
+            }
+            if is_victim {
+                if wrong == Wrong::Repeat {
+                    member.out.write_all(&self.message)?;
+                }
+                self.held.clear();
+            }
+        }
+        self.members[speaker].channel = channel;
+        Ok(())
+    }
+}
