@@ -56,10 +56,10 @@ impl Outbox {
         self.len + self.taken
     }
 
-    /// Whether nothing is queued. What was taken and is still being written does not count here.
+    /// Whether nothing is queued, and nothing that [`Outbox::take`] took may still be unwritten.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Queues a copy of `bytes`. It has no limit of its own: in echo the server stops reading
@@ -160,7 +160,7 @@ impl Outbox {
     /// was taken counts here until the next call: take again only when it has all been written.
     #[must_use]
     pub fn take(&mut self) -> Outbox {
-        if self.is_empty() {
+        if self.len == 0 {
             self.over_since = None;
         }
         let batch = Outbox {

@@ -228,14 +228,14 @@ impl Session {
             Phase::Open => {
                 let held = self.resume_at != Time::NEVER;
                 let echo = self.settings.mode == Mode::Echo;
-                if echo && self.ended && !held && outbox.len() == 0 {
+                if echo && self.ended && !held && outbox.is_empty() {
                     return Next::Close;
                 }
                 let mark = if self.paused { limits.low_water() } else { limits.high_water() };
                 self.paused = outbox.len() > mark;
                 Next::Serve { read: !(self.ended || self.paused || held) }
             }
-            Phase::Closing if outbox.len() > 0 => Next::Serve { read: false },
+            Phase::Closing if !outbox.is_empty() => Next::Serve { read: false },
             Phase::Closing if !self.ended => {
                 self.phase = Phase::Shut;
                 Next::Shut
