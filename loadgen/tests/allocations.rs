@@ -1,5 +1,7 @@
 //! Nothing is allocated per message: a phase of four times the length allocates as often.
 
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
+
 mod common;
 
 use std::alloc::System;

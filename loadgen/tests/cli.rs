@@ -1,5 +1,7 @@
 //! The command line as people meet it: good input works, bad input gets one clear error.
 
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
+
 mod common;
 
 use std::io::{BufRead, BufReader, Read};

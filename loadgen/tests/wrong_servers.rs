@@ -1,5 +1,7 @@
 //! A server that does one of thousands of lines wrong gets no number, and is told what it did.
 
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
+
 mod common;
 
 use std::net::SocketAddr;
