@@ -4,6 +4,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::ops::Deref;
 use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,9 @@ use socket2::{Domain, Socket, Type};
 
 use crate::server::timespec;
 use crate::watchdog::Watch;
+
+/// The largest segment that a client with small buffers accepts, in bytes.
+const SLOW_SEGMENT: u32 = 1400;
 
 /// How the stream from the server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +36,46 @@ pub(crate) struct Dial {
     pub(crate) from: Option<Ipv4Addr>,
 }
 
+/// Bytes that have come and have not been looked at. What is taken from the front is not moved each
+/// time: a member may have thousands of lines waiting here.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Inbox {
+    /// Takes bytes from the front.
+    pub(crate) fn take(&mut self, count: usize) -> Vec<u8> {
+        let taken = self[..count].to_vec();
+        self.taken += count;
+        if self.taken > self.bytes.len() / 2 {
+            self.bytes.drain(..self.taken);
+            self.taken = 0;
+        }
+        taken
+    }
+
+    /// Throws all of it away, and says how much it was.
+    pub(crate) fn discard(&mut self) -> usize {
+        self.take(self.len()).len()
+    }
+}
+
+impl Deref for Inbox {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+}
+
 /// One connection to the server under test.
 pub(crate) struct Client {
     socket: Socket,
     watch: Arc<Watch>,
     /// What has come and has not been looked at.
-    pub(crate) incoming: Vec<u8>,
+    pub(crate) incoming: Inbox,
     /// What is to be sent, and how much of it has gone.
     outgoing: Vec<u8>,
     sent: usize,
@@ -86,7 +124,7 @@ impl Client {
         Self {
             socket,
             watch: Arc::clone(watch),
-            incoming: Vec::new(),
+            incoming: Inbox::default(),
             outgoing: Vec::new(),
             sent: 0,
             end: None,
@@ -146,7 +184,7 @@ impl Client {
                 self.end,
             );
         }
-        self.incoming.drain(..expected.len());
+        self.incoming.take(expected.len());
     }
 
     /// Sends and expects, both at once, so that neither side's buffers stop the other.
@@ -181,7 +219,7 @@ impl Client {
                 excerpt(&self.incoming, 0)
             );
         };
-        let mut line: Vec<u8> = self.incoming.drain(..=at).collect();
+        let mut line = self.incoming.take(at + 1);
         line.pop();
         if line.last() == Some(&b'\r') {
             line.pop();
@@ -193,7 +231,7 @@ impl Client {
     #[track_caller]
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         self.until("the end of the stream", |client| client.end.is_some());
-        std::mem::take(&mut self.incoming)
+        self.incoming.take(self.incoming.len())
     }
 
     /// Waits for the orderly end of the stream, with nothing before it.
@@ -243,7 +281,7 @@ impl Client {
         let mut buffer = [0; 64 * 1024];
         match (&self.socket).read(&mut buffer) {
             Ok(0) => self.end = Some(End::Closed),
-            Ok(count) => self.incoming.extend_from_slice(&buffer[..count]),
+            Ok(count) => self.incoming.bytes.extend_from_slice(&buffer[..count]),
             Err(error) if is_retry(&error) => {}
             Err(_) => self.end = Some(End::Reset),
         }
@@ -331,6 +369,9 @@ fn open(dial: Dial) -> io::Result<Socket> {
     if let Some(bytes) = dial.buffers {
         socket.set_send_buffer_size(bytes)?;
         socket.set_recv_buffer_size(bytes)?;
+        // The server's kernel sizes its send buffer by the segments that we accept; with those of
+        // the loopback it takes megabytes before the server feels that we are slow.
+        socket.set_tcp_mss(SLOW_SEGMENT)?;
     }
     if let Some(from) = dial.from {
         socket.bind(&SocketAddr::from((from, 0)).into())?;
@@ -371,6 +412,17 @@ mod tests {
         assert_eq!(difference(b"abc", b"abd"), Some(2));
         assert_eq!(difference(b"ab", b"abd"), Some(2));
         assert_eq!(difference(b"", b"a"), Some(0));
+    }
+
+    #[test]
+    fn an_inbox_gives_what_came_in_order() {
+        let mut inbox = Inbox { bytes: b"abcdefgh".to_vec(), taken: 0 };
+        assert_eq!(inbox.take(3), b"abc");
+        assert_eq!(inbox.take(3), b"def");
+        inbox.bytes.extend_from_slice(b"ij");
+        assert_eq!(*inbox, *b"ghij");
+        assert_eq!(inbox.discard(), 4);
+        assert!(inbox.is_empty());
     }
 
     #[test]

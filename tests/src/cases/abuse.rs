@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::slice;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cases::{Case, cases};
 use crate::client::{Client, pump, pump_for};
@@ -17,6 +17,7 @@ pub(super) const ECHO: &[Case] = cases![Echo:
 
 pub(super) const CHAT: &[Case] = cases![Chat:
     a_flooding_member_is_slowed_and_then_cut,
+    a_small_flood_is_slowed_and_loses_nothing,
     a_burst_is_not_a_flood,
     five_hundred_slow_newcomers_are_cut_at_the_deadline,
     a_silent_member_is_pinged_and_then_cut,
@@ -83,7 +84,7 @@ fn is_served_in_the_end(server: &Server) {
         client.until("an answer", |client| {
             client.incoming.ends_with(b"\n") || client.end().is_some()
         });
-        client.incoming == b"me?\n"
+        *client.incoming == *b"me?\n"
     });
 }
 
@@ -107,6 +108,21 @@ fn a_flooding_member_is_slowed_and_then_cut(ctx: &Ctx) {
         assert_eq!(message.brief(), format!("flooder PRIVMSG #c {n}"));
     }
     server.member("newcomer").hears_nothing();
+}
+
+/// 31: A little more than a burst is slowed, and nothing of it is lost.
+fn a_small_flood_is_slowed_and_loses_nothing(ctx: &Ctx) {
+    const LINES: usize = 26;
+    let server = ctx.chat(&[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    gather("#c", &mut [&mut ann, &mut bob]);
+    let started = Instant::now();
+    ann.client.send((0..LINES).map(|n| format!("PRIVMSG #c :{n}\r\n")).collect::<String>());
+    for n in 0..LINES {
+        bob.expect(&format!("ann PRIVMSG #c {n}"));
+    }
+    assert!(started.elapsed() > Duration::from_millis(200), "not slowed: {:?}", started.elapsed());
+    ann.hears_nothing();
 }
 
 /// 31: A burst is allowed: ten lines at once are answered.
