@@ -18,7 +18,8 @@
 //! Reading order: `server` (the process under test), `client` and `member` (who talks to it),
 //! `watchdog` (how a case ends), then any file in `cases`.
 //!
-//! - `CONFORMANCE_SEED` repeats the random cases of an earlier run.
+//! Two environment variables: `CONFORMANCE_SEED` repeats the random cases of an earlier run, and
+//! `CONFORMANCE_DEADLINE` says after how many seconds a case that hangs is ended.
 
 mod cases;
 mod client;

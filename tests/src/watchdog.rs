@@ -21,8 +21,8 @@ use crate::cases::Case;
 use crate::models::Model;
 use crate::server::{Log, Server, kill_group};
 
-/// How long a case may take. Far more than any needs on a loaded machine: it ends a hang, it does
-/// not judge speed.
+/// How long a case may take, unless `CONFORMANCE_DEADLINE` (in seconds) says otherwise. Far more
+/// than any needs on a loaded machine: it ends a hang, it does not judge speed.
 const BUDGET: Duration = Duration::from_secs(90);
 
 /// What the watchdog grants beyond the budget before it steps in.
@@ -135,7 +135,7 @@ impl Watch {
 pub(crate) fn run(case: Case, model: &Model, program: &str, seed: u64) -> Result<(), Failed> {
     let name = format!("{}::{}", model.name, case.name);
     let watch = Arc::new(Watch {
-        deadline: Instant::now() + BUDGET,
+        deadline: Instant::now() + budget(),
         awaiting: Mutex::new("nothing yet".to_owned()),
         servers: Mutex::default(),
     });
@@ -160,7 +160,7 @@ pub(crate) fn run(case: Case, model: &Model, program: &str, seed: u64) -> Result
 }
 
 fn await_end(ended: &mpsc::Receiver<Result<(), String>>, watch: &Watch) -> Result<(), String> {
-    match ended.recv_timeout(BUDGET + GRACE) {
+    match ended.recv_timeout(budget() + GRACE) {
         Ok(outcome) => return outcome,
         Err(RecvTimeoutError::Disconnected) => return Err("the case's thread vanished".to_owned()),
         Err(RecvTimeoutError::Timeout) => {}
@@ -215,12 +215,27 @@ pub(crate) fn silence_case_threads() {
     }));
 }
 
+fn budget() -> Duration {
+    number_from("CONFORMANCE_DEADLINE").map_or(BUDGET, Duration::from_secs)
+}
+
 /// The seed of this run: the one asked for, or a new one.
 pub(crate) fn seed() -> u64 {
-    if let Some(seed) = env::var("CONFORMANCE_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    if let Some(seed) = number_from("CONFORMANCE_SEED") {
         return seed;
     }
     hash(&SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()) % 1_000_000
+}
+
+/// # Panics
+///
+/// When the variable is set to something else than a number: to go on would do what nobody asked.
+fn number_from(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    match text.parse() {
+        Ok(number) => Some(number),
+        Err(_) => panic!("{variable}={text} is not a number"),
+    }
 }
 
 fn hash(value: &impl Hash) -> u64 {
