@@ -17,7 +17,7 @@ mkdir "$home/irssi" "$home/weechat"
 "$server" --mode chat --listen 127.0.0.1:0 "$@" >"$home/out" 2>"$home/err" &
 pid=$!
 terminals() { tmux -L "clients-$pid" "$@"; }
-cleanup() { terminals kill-server 2>/dev/null; kill -9 "$pid" 2>/dev/null; rm -rf "$home"; }
+cleanup() { terminals kill-server 2>/dev/null; kill -9 "$pid" 2>/dev/null; sleep 0.3; rm -rf "$home"; }
 trap cleanup EXIT
 
 # The server writes its one line when it accepts; until then reading the pipe's file finds nothing.
@@ -42,7 +42,7 @@ terminals new-session -d -s bob -x 120 -y 40 \
   "weechat -d $home/weechat -r '/server add t 127.0.0.1/$port -notls -nicks=bob;/connect t'"
 sees ann 'Welcome to the'
 sees bob 'Welcome to the'
-says ann '/join #rust';       sees ann 'Join to #rust was synced'
+says ann '/join #rust';       sees ann 'Channel #rust created'
 says bob '/join #rust';       sees ann 'bob .*has joined #rust'
 says ann 'hello from irssi';  sees bob 'hello from irssi'
 says bob 'hello from weechat'; sees ann 'hello from weechat'
