@@ -1,4 +1,4 @@
-//! Which processors the server and the generator get: apart from each other, where that is possible.
+//! Which processors the server and the generator get: apart from each other where possible.
 
 use anyhow::{Result, bail};
 

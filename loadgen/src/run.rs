@@ -21,6 +21,8 @@ use crate::workload::{Mode, Workload};
 
 /// Part of a processor above which the generator, not the server, sets the pace.
 const BUSY: f64 = 0.95;
+/// Part of all processors' time above which steal time makes the numbers doubtful.
+const STOLEN: f64 = 0.01;
 /// Part by which connections × depth may differ from rate × mean latency.
 const LITTLE: f64 = 0.10;
 /// Part by which the second half of a window may differ from the first.
@@ -197,6 +199,17 @@ struct Outcome {
     phase: PhaseResult,
     cost: Option<Cost>,
     idle: Option<f64>,
+    /// Part of all processors' time that other guests of the host took.
+    stolen: f64,
+}
+
+/// Ticks that this machine's processors were given to others, and ticks in all.
+fn stolen_ticks() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = text.lines().next().unwrap_or_default();
+    // cpu user nice system idle iowait irq softirq steal ...
+    let ticks: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    (ticks.get(7).copied().unwrap_or(0), ticks.iter().take(8).sum())
 }
 
 impl Outcome {
@@ -212,7 +225,7 @@ impl Outcome {
             histograms: Vec::new(),
             faults,
         };
-        Self { phase, cost: None, idle: None }
+        Self { phase, cost: None, idle: None, stolen: 0.0 }
     }
 }
 
@@ -261,6 +274,7 @@ fn drive(
         return Ok(Outcome::faulty(warm.faults));
     }
     let before = pid.map(Snapshot::take);
+    let ticks = stolen_ticks();
     began = Instant::now();
     let measure = Phase::Load { duration: workload.duration, record: true };
     let mut watch = |messages: u64| -> Result<()> {
@@ -274,7 +288,9 @@ fn drive(
     let phase = team.run(measure, &mut watch)?;
     let after = pid.map(Snapshot::take);
     let cost = before.zip(after).map(|(before, after)| after.since(&before, phase.total));
-    Ok(Outcome { phase, cost, idle })
+    let (stolen, all) = stolen_ticks();
+    let stolen = (stolen - ticks.0) as f64 / (all - ticks.1).max(1) as f64;
+    Ok(Outcome { phase, cost, idle, stolen })
 }
 
 /// The verdict, and the numbers if they are to be had.
@@ -296,6 +312,10 @@ fn judge(workload: &Workload, outcome: &Outcome) -> (Verdict, Option<Measured>) 
              least partly its own",
             measured.generator_cpu * 100.0
         ));
+    }
+    if outcome.stolen > STOLEN {
+        let percent = outcome.stolen * 100.0;
+        reasons.push(format!("other guests of this host took processor time ({percent:.1} %)"));
     }
     if let Some(drift) = drift(&phase.slices).filter(|drift| drift.abs() > DRIFT) {
         reasons.push(format!("the rate drifted during the run ({:+.0} %)", drift * 100.0));

@@ -179,6 +179,17 @@ fn notes(section: &Section, text: &mut String) {
     if !equal.is_empty() {
         text.push_str(&format!("  no difference shown (ranges overlap): {}\n", equal.join(", ")));
     }
+    // The pairs of the first row: how much more than the best each of the others takes.
+    let first = section.rows.first().map(|row| row.server.as_str());
+    for pair in section.pairs.iter().filter(|pair| pair.apart && Some(pair.a.as_str()) == first) {
+        if let Some(r) = pair.ratio {
+            let (times, low, high) = (1.0 / r.ratio, 1.0 / r.high, 1.0 / r.low);
+            text.push_str(&format!(
+                "  {} takes {times:.2} [{low:.2} .. {high:.2}] times {}'s {}\n",
+                pair.b, pair.a, section.ranked_by
+            ));
+        }
+    }
     if section.rounds > 1 && section.pairs.iter().any(|pair| pair.apart) {
         text.push_str(&format!(
             "  two equal servers would be ranked apart with a chance of {:.1} % ({} rounds)\n",

@@ -7,6 +7,7 @@
 mod connect;
 mod echo;
 mod fanout;
+mod ledger;
 mod team;
 mod window;
 

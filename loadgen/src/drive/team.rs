@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 
 use super::echo::Echo;
-use super::fanout::{Fanout, Shape};
+use super::fanout::Fanout;
+use super::ledger::Shape;
 use super::{Driver, Phase, PhaseResult, Shared};
 use crate::check::Payload;
 use crate::workload::{Mode, Workload};
@@ -168,11 +169,12 @@ fn drivers(plan: &Plan<'_>) -> Vec<Make> {
                 if channels.is_empty() {
                     continue;
                 }
-                let shape = Shape { channels: channels.len() as u32, members, speakers, depth };
+                let base = channels.start * members;
+                let channels = channels.len() as u32;
+                let shape = Shape { base, channels, members, speakers, depth };
                 makes.push(Box::new(move || {
                     let payload = Payload::new(seed, size);
-                    let base = channels.start * members;
-                    Ok(Box::new(Fanout::new(addr, base, shape, payload, stall)?))
+                    Ok(Box::new(Fanout::new(addr, shape, payload, stall)?))
                 }));
             }
         }
