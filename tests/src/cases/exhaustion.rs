@@ -13,6 +13,7 @@ use crate::watchdog::Ctx;
 
 pub(super) const ECHO: &[Case] = cases![Echo:
     out_of_descriptors_it_serves_those_inside_and_then_the_rest,
+    descriptors_beyond_1024_are_served,
     an_overflowing_backlog_drains_afterwards,
     a_hundred_waits_run_together,
 ];
@@ -53,6 +54,23 @@ fn does_not_spin(server: &Server) {
         thread::sleep(Duration::from_millis(20));
         let used = server.usage().ticks - before;
         assert!(used < fifth, "{used} ticks of processor time with nothing to do");
+    }
+}
+
+/// 38: Descriptors of 1024 and up, which do not fit into an `fd_set`, are served like the others.
+fn descriptors_beyond_1024_are_served(ctx: &Ctx) {
+    let server = ctx.echo(&[]);
+    let mut clients = server.clients(1100);
+    for _ in 0..2 {
+        for client in &mut clients {
+            client.queue(b"hello\n");
+        }
+        pump("eleven hundred to be served", &mut clients, |clients| {
+            clients.iter().all(|client| *client.incoming == *b"hello\n")
+        });
+        for client in &mut clients {
+            client.incoming.discard();
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) const ECHO: &[Case] = cases![Echo:
     urgent_data_is_survived,
     restart_on_the_same_port_at_once,
     a_taken_port_is_one_clear_line,
+    a_second_server_does_not_share_the_port,
 ];
 
 /// Many short numbered lines.
@@ -183,11 +184,27 @@ fn restart_on_the_same_port_at_once(ctx: &Ctx) {
 fn a_taken_port_is_one_clear_line(ctx: &Ctx) {
     let holder = TcpListener::bind("127.0.0.1:0").expect("bind a port");
     let addr = holder.local_addr().expect("a bound address").to_string();
-    let mut args = ctx.args().to_vec();
-    args.extend(["--mode", "echo", "--listen", &addr].map(str::to_owned));
-    let outcome = Process::spawn(&ctx.watch, ctx.program(), &args, Stdio::piped()).outcome();
+    is_refused_the_port(ctx, &["--listen", &addr]);
+}
+
+/// 21: Nor does a second one get half of the first one's connections, as SO_REUSEPORT would let it.
+fn a_second_server_does_not_share_the_port(ctx: &Ctx) {
+    for workers in ["1", "2"] {
+        let server = ctx.echo(&["--workers", workers]);
+        let addr = server.addr().to_string();
+        is_refused_the_port(ctx, &["--workers", workers, "--listen", &addr]);
+        server.serves();
+    }
+}
+
+#[track_caller]
+fn is_refused_the_port(ctx: &Ctx, args: &[&str]) {
+    let addr = args.last().expect("the address comes last");
+    let mut all = ctx.args().to_vec();
+    all.extend(args.iter().map(|&arg| arg.to_owned()));
+    let outcome = Process::spawn(&ctx.watch, ctx.program(), &all, Stdio::piped()).outcome();
     assert_eq!(outcome.code, Some(1), "the exit code: {outcome:?}");
     assert_eq!(outcome.stdout, "", "nothing listens, and nothing says so");
     assert_eq!(outcome.stderr.len(), 1, "one line: {outcome:?}");
-    assert!(outcome.stderr[0].contains(&addr), "the line names the address: {outcome:?}");
+    assert!(outcome.stderr[0].contains(addr), "the line names the address: {outcome:?}");
 }

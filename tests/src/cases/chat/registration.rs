@@ -12,6 +12,8 @@ pub(super) const CASES: &[Case] = cases![Chat:
     the_message_of_the_day_is_the_file,
     isupport_names_what_is_there,
     isupport_tells_the_truth_about_lengths,
+    isupport_tells_the_truth_about_flags,
+    user_names_hold_nothing_that_deceives,
     cap_ls_is_answered_and_holds_registration,
     cap_req_is_refused_and_cap_list_is_empty,
     cap_works_after_registration,
@@ -150,6 +152,51 @@ fn isupport_tells_the_truth_about_lengths(ctx: &Ctx) {
     let fits = format!("#{}", "c".repeat(limit("CHANNELLEN") - 1));
     ann.join(&fits);
     ann.ask(&format!("JOIN {fits}x"), "403");
+}
+
+/// What flags change, 005 tells: targets per message, and channels per member where it is told.
+fn isupport_tells_the_truth_about_flags(ctx: &Ctx) {
+    let server = ctx.chat(&["--max-targets", "3", "--max-channels", "7"]);
+    let mut ann = stranger(&server);
+    ann.introduce("ann");
+    let welcome = ann.welcome();
+    let targets = isupport(&welcome, "TARGMAX").unwrap_or_default();
+    for command in ["PRIVMSG:3", "NOTICE:3"] {
+        assert!(targets.split(',').any(|target| target == command), "TARGMAX={targets}");
+    }
+    for key in ["CHANLIMIT", "MAXCHANNELS"] {
+        let told = isupport(&welcome, key).unwrap_or_else(|| "7".to_owned());
+        assert_eq!(told.trim_start_matches("#:"), "7", "{key}");
+    }
+}
+
+/// A user name, which others see, holds no control, C1 or bidirectional character, and nothing that
+/// could end it too early.
+fn user_names_hold_nothing_that_deceives(ctx: &Ctx) {
+    let server = ctx.chat(&[]);
+    let mut witness = server.member("witness");
+    witness.join("#c");
+    for user in ["a\x01b", "a\x1b[31m", "a\u{85}b", "a\u{202e}b", "a!b@c", "a\u{2066}"] {
+        let mut ann = stranger(&server);
+        ann.say("NICK ann");
+        ann.say(format!("USER {user} 0 * :Ann"));
+        ann.nick = "ann".to_owned();
+        // A server may change the name, or refuse it and wait for a better one.
+        ann.say("PING done");
+        let answer = ann.through("PONG");
+        if answer.iter().all(|message| message.command != "001") {
+            ann.say("USER good 0 * :Ann");
+        }
+        ann.say("JOIN #c");
+        let join = witness.gets("JOIN");
+        let deceives = |c: char| {
+            c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        };
+        assert!(!join.source.contains(deceives), "for {user:?} others see {:?}", join.source);
+        assert_eq!(join.source.matches(['!', '@']).count(), 2, "for {user:?}: {:?}", join.source);
+        ann.say("QUIT");
+        assert_eq!(witness.gets("QUIT").from(), "ann");
+    }
 }
 
 /// irssi begins with `CAP LS 302` and waits for the answer; CAP END lets registration go on.
