@@ -24,7 +24,7 @@ pub(crate) struct Usage {
     pub(crate) stopped: usize,
 }
 
-/// Reads what the process group uses. A process that ends meanwhile counts for nothing.
+/// Reads what the process group uses. A process that has ended counts for nothing.
 pub(crate) fn of_group(group: Pid) -> Usage {
     let mut sum = Usage::default();
     let Ok(entries) = fs::read_dir("/proc") else { return sum };
@@ -52,6 +52,10 @@ fn of_member(proc: &Path, group: Pid) -> Option<Usage> {
     if number(5)? != u64::try_from(group.as_raw_nonzero().get()).ok()? {
         return None;
     }
+    let state = *fields.first()?;
+    if state == "Z" {
+        return None;
+    }
     let status = fs::read_to_string(proc.join("status")).ok()?;
     let kib = |key: &str| -> Option<u64> {
         status
@@ -63,12 +67,12 @@ fn of_member(proc: &Path, group: Pid) -> Option<Usage> {
             .ok()
     };
     Some(Usage {
-        // A zombie has no memory left to tell of.
+        // One that is just ending has no memory left to tell of.
         resident_kib: kib("VmRSS:").unwrap_or(0),
         peak_kib: kib("VmHWM:").unwrap_or(0),
         descriptors: fs::read_dir(proc.join("fd")).map_or(0, Iterator::count),
         ticks: number(14)? + number(15)?,
         processes: 1,
-        stopped: usize::from(fields.first() == Some(&"T")),
+        stopped: usize::from(state == "T"),
     })
 }

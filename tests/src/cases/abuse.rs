@@ -156,18 +156,17 @@ fn five_hundred_slow_newcomers_are_cut_at_the_deadline(ctx: &Ctx) {
     member.hears_nothing();
 }
 
-/// 30: After a silence comes a PING; after another, the cut, and a QUIT to those who are left.
+/// 30: After a silence comes a PING; after another, the cut, and the nickname is free again.
 fn a_silent_member_is_pinged_and_then_cut(ctx: &Ctx) {
     let server = ctx.chat(&["--idle-timeout", "300ms", "--ping-timeout", "300ms"]);
     let mut silent = server.member("silent");
     silent.gets("PING");
     let last = silent.is_cut();
     assert!(!last.text().is_empty(), "a reason");
-    // The nickname is free again.
     server.member("silent");
 }
 
-/// 30: Who answers stays, for many pings; and hears that the other has gone.
+/// 30: Who answers stays, for many pings.
 fn a_member_that_answers_pings_stays(ctx: &Ctx) {
     let server = ctx.chat(&["--idle-timeout", "200ms", "--ping-timeout", "5s"]);
     let mut awake = server.member("awake");
