@@ -16,6 +16,8 @@ pub(super) const ECHO: &[Case] = cases![Echo:
     descriptors_beyond_1024_are_served,
     an_overflowing_backlog_drains_afterwards,
     a_hundred_waits_run_together,
+    reused_descriptors_cross_nothing,
+    deadlines_hold_under_load,
 ];
 
 pub(super) const CHAT: &[Case] = cases![Chat: two_workers_share_one_chat];
@@ -105,6 +107,52 @@ fn a_hundred_waits_run_together(ctx: &Ctx) {
     });
     let took = started.elapsed();
     assert!(took < WAIT * 50, "a hundred waits of {WAIT:?} took {took:?}");
+}
+
+/// 43: While the server stands still, old clients leave with lines unread and new ones come: it finds
+/// all of that at once, and reuses descriptors within one batch of events. Each newcomer gets its own
+/// lines and nothing else.
+fn reused_descriptors_cross_nothing(ctx: &Ctx) {
+    let server = ctx.echo(&[]);
+    let mut old = server.clients(50);
+    for round in 0..10 {
+        for client in &mut old {
+            client.round_trip("settled");
+        }
+        server.freeze();
+        for (n, mut client) in old.into_iter().enumerate() {
+            client.send("left behind\n".repeat(n));
+            if n % 2 == 0 {
+                client.reset();
+            }
+        }
+        old = server.clients(50);
+        for (n, client) in old.iter_mut().enumerate() {
+            client.send(format!("newcomer {n} of round {round}\n"));
+        }
+        server.thaw();
+        for (n, client) in old.iter_mut().enumerate() {
+            client.expect(format!("newcomer {n} of round {round}\n"));
+        }
+    }
+}
+
+/// 56: A deadline is met while others keep the server busy without a pause.
+fn deadlines_hold_under_load(ctx: &Ctx) {
+    let server = ctx.echo(&["--idle-timeout", "500ms"]);
+    let mut clients = server.clients(5);
+    let load = "load\n".repeat(10_000);
+    pump("the silent one to be cut", &mut clients, |clients| {
+        let (silent, busy) = clients.split_first_mut().expect("there are five");
+        for client in busy {
+            assert_eq!(client.end(), None, "a busy one was cut");
+            client.incoming.discard();
+            if client.unsent() == 0 {
+                client.queue(load.as_bytes());
+            }
+        }
+        silent.end().is_some()
+    });
 }
 
 /// 54: With two workers there is still one chat: everybody hears everybody, whoever serves whom.

@@ -28,6 +28,7 @@ pub(super) const CASES: &[Case] = cases![Chat:
     a_tls_hello_closes_the_connection,
     registration_may_come_one_byte_at_a_time,
     commands_end_with_lf_or_crlf_in_any_case,
+    a_script_piped_into_nc_gets_its_answers,
 ];
 
 #[track_caller]
@@ -387,4 +388,21 @@ fn commands_end_with_lf_or_crlf_in_any_case(ctx: &Ctx) {
     ann.welcome();
     ann.client.send("\n\n  \njOiN   #c  \n");
     ann.expect("ann JOIN #c");
+}
+
+/// `printf '...' | nc`: all lines at once, and the end of the stream right behind them.
+fn a_script_piped_into_nc_gets_its_answers(ctx: &Ctx) {
+    let server = ctx.chat(&[]);
+    let mut witness = server.member("witness");
+    witness.join("#c");
+    let mut client = server.client();
+    client.send("NICK ann\nUSER ann 0 * ann\nJOIN #c\nPRIVMSG #c :hello\nPING done\n");
+    client.half_close();
+    let heard = client.read_to_end();
+    let heard = String::from_utf8_lossy(&heard);
+    assert!(heard.contains(" 001 ") && heard.contains(" 366 "), "{heard:?}");
+    assert!(heard.contains(" PONG "), "{heard:?}");
+    witness.expect("ann JOIN #c");
+    witness.expect("ann PRIVMSG #c hello");
+    assert_eq!(witness.gets("QUIT").from(), "ann");
 }
