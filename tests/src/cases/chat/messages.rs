@@ -8,6 +8,7 @@ pub(super) const CASES: &[Case] = cases![Chat:
     a_message_reaches_every_other_member_once,
     messages_keep_their_senders_order,
     messages_of_many_senders_all_arrive_in_each_senders_order,
+    joins_and_parts_while_messages_fly_come_once_and_in_order,
     a_message_to_a_nickname_reaches_it_alone,
     targets_may_be_a_list,
     too_many_targets_are_told,
@@ -84,6 +85,41 @@ fn messages_of_many_senders_all_arrive_in_each_senders_order(ctx: &Ctx) {
             let nothing = sender == member.nick && said.is_empty();
             assert!(nothing || said == expected, "{} of {sender}'s: {said:?}", member.nick);
         }
+    }
+}
+
+/// 53: Some come, speak and go again and again while others stay and speak: whoever stays sees of
+/// each of them exactly what it did, in its order. (On two workers; a thousand members are a matter
+/// of load.)
+fn joins_and_parts_while_messages_fly_come_once_and_in_order(ctx: &Ctx) {
+    const EACH: usize = 15;
+    const STEPS: usize = 30;
+    let server = ctx.busy_chat(&["--workers", "2"]);
+    let mut members: Vec<Member> = (0..2 * EACH).map(|n| server.member(&format!("m{n}"))).collect();
+    // The first half stay, the others come and go.
+    gather("#c", &mut members[..EACH].iter_mut().collect::<Vec<_>>());
+    let stays = |step| vec![format!("PRIVMSG #c {step}")];
+    let moves =
+        |step| vec!["JOIN #c".to_owned(), format!("PRIVMSG #c {step}"), format!("PART #c {step}")];
+    let script = |n: usize| -> Vec<String> {
+        (0..STEPS).flat_map(|step| if n < EACH { stays(step) } else { moves(step) }).collect()
+    };
+    for (n, member) in members.iter_mut().enumerate() {
+        member.client.queue((script(n).join("\r\n") + "\r\n").as_bytes());
+    }
+    crate::client::pump("everybody to have said everything", &mut members, |members| {
+        members.iter().all(|member| member.client.unsent() == 0)
+    });
+    for (listener, member) in members.iter_mut().enumerate().take(EACH) {
+        let others = (0..2 * EACH).filter(|&n| n != listener);
+        let total = others.clone().map(|n| script(n).len()).sum();
+        let heard: Vec<String> = (0..total).map(|_| member.next().brief()).collect();
+        for n in others {
+            let from = format!("m{n} ");
+            let seen: Vec<_> = heard.iter().filter_map(|line| line.strip_prefix(&from)).collect();
+            assert_eq!(seen, script(n), "what m{listener} saw of m{n}");
+        }
+        member.hears_nothing();
     }
 }
 
