@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::check::{FaultLog, FaultyOpening};
+use crate::check::{Fault, FaultLog, FaultyOpening};
 use crate::cost::{Cost, Snapshot, resident};
 use crate::drive::{Phase, PhaseResult, Plan, Team};
 use crate::models::{How, Target};
@@ -19,6 +19,8 @@ use crate::stats::Latency;
 use crate::verify;
 use crate::workload::{Mode, Workload};
 
+/// How long a server that has closed connections may take to turn out to be dying.
+const DYING: Duration = Duration::from_millis(300);
 /// Part of a processor above which the generator, not the server, sets the pace.
 const BUSY: f64 = 0.95;
 /// Part of all processors' time above which steal time makes the numbers doubtful.
@@ -156,11 +158,15 @@ pub fn run(
     let mut server = Server::start(target, &start)?;
     let outcome = drive(&mut server, workload, settings, progress).map_err(|error| {
         // A server that has died explains better what the connections only felt.
-        match server.check_alive() {
+        match server.check_alive(Duration::ZERO) {
             Err(death) if !error.is::<Interrupted>() => death.context(format!("{error:#}")),
             _ => error,
         }
     })?;
+    if outcome.phase.faults.counts().any(|(fault, _)| fault == Fault::Closed) {
+        // It may be dying: connections are the first thing that the kernel takes from a process.
+        server.check_alive(DYING)?;
+    }
     let complaint = server.stop();
     let ours = matches!(target.how, How::Program(..));
     let (mut verdict, measured) = judge(workload, &outcome);
@@ -229,67 +235,62 @@ impl Outcome {
     }
 }
 
+/// Looks after a phase while it runs: Ctrl-C, the server's death, the progress line.
+struct Watch<'a> {
+    server: &'a mut Server,
+    interrupted: &'a AtomicBool,
+    progress: &'a mut Progress,
+    began: Instant,
+}
+
+impl Watch<'_> {
+    fn look(&mut self, messages: u64) -> Result<()> {
+        if self.interrupted.load(Relaxed) {
+            return Err(Interrupted.into());
+        }
+        self.server.check_alive(Duration::ZERO)?;
+        self.progress.tick(messages, self.began.elapsed());
+        Ok(())
+    }
+
+    fn load(&mut self, team: &mut Team, duration: Duration, record: bool) -> Result<PhaseResult> {
+        self.began = Instant::now();
+        team.run(Phase::Load { duration, record }, &mut |messages| self.look(messages))
+    }
+}
+
 fn drive(
     server: &mut Server,
     workload: &Workload,
     settings: &Settings,
     progress: &mut Progress,
 ) -> Result<Outcome> {
-    let pid = server.pid();
+    let (addr, pid) = (server.addr, server.pid());
     // The first connection may cost the server what later ones do not: buffers, lazy tables.
-    verify::first_contact(server.addr, workload.mode, settings.stall)
-        .with_context(|| format!("no sensible answer from {}", server.addr))?;
+    verify::first_contact(addr, workload.mode, settings.stall)
+        .with_context(|| format!("no sensible answer from {addr}"))?;
     let empty = pid.and_then(resident);
-    let plan = Plan {
-        addr: server.addr,
-        workload,
-        threads: settings.threads,
-        seed: settings.seed,
-        stall: settings.stall,
-    };
-    let mut team = Team::start(&plan)?;
-    let mut began = Instant::now();
-    let mut watch = |messages: u64| -> Result<()> {
-        if settings.interrupted.load(Relaxed) {
-            return Err(Interrupted.into());
-        }
-        server.check_alive()?;
-        progress.tick(messages, began.elapsed());
-        Ok(())
-    };
-    match team.opened(&mut watch).map_err(anyhow::Error::downcast::<FaultyOpening>) {
+    let Settings { threads, seed, stall, ref interrupted, .. } = *settings;
+    let mut team = Team::start(&Plan { addr, workload, threads, seed, stall })?;
+    let mut watch = Watch { server, interrupted, progress, began: Instant::now() };
+    let opened = team.opened(&mut |messages| watch.look(messages));
+    match opened.map_err(anyhow::Error::downcast::<FaultyOpening>) {
         Ok(()) => {}
         Err(Ok(FaultyOpening(faults))) => return Ok(Outcome::faulty(faults)),
         Err(Err(e)) => return Err(e),
     }
-    let idle = match (empty, pid.and_then(resident)) {
-        (Some(empty), Some(full)) => {
-            Some(full.saturating_sub(empty) as f64 / f64::from(workload.connections))
-        }
-        _ => None,
-    };
-    let warmup = Phase::Load { duration: workload.warmup, record: false };
-    let warm = team.run(warmup, &mut watch)?;
+    let full = pid.and_then(resident);
+    let each = |grown: u64| grown as f64 / f64::from(workload.connections);
+    let idle = full.zip(empty).map(|(full, empty)| each(full.saturating_sub(empty)));
+    let warm = watch.load(&mut team, workload.warmup, false)?;
     if !warm.faults.is_empty() {
         return Ok(Outcome::faulty(warm.faults));
     }
-    let before = pid.map(Snapshot::take);
-    let ticks = stolen_ticks();
-    began = Instant::now();
-    let measure = Phase::Load { duration: workload.duration, record: true };
-    let mut watch = |messages: u64| -> Result<()> {
-        if settings.interrupted.load(Relaxed) {
-            return Err(Interrupted.into());
-        }
-        server.check_alive()?;
-        progress.tick(messages, began.elapsed());
-        Ok(())
-    };
-    let phase = team.run(measure, &mut watch)?;
-    let after = pid.map(Snapshot::take);
+    let (before, ticks) = (pid.map(Snapshot::take), stolen_ticks());
+    let phase = watch.load(&mut team, workload.duration, true)?;
+    let (after, ticks_after) = (pid.map(Snapshot::take), stolen_ticks());
     let cost = before.zip(after).map(|(before, after)| after.since(&before, phase.total));
-    let (stolen, all) = stolen_ticks();
-    let stolen = (stolen - ticks.0) as f64 / (all - ticks.1).max(1) as f64;
+    let stolen = (ticks_after.0 - ticks.0) as f64 / (ticks_after.1 - ticks.1).max(1) as f64;
     Ok(Outcome { phase, cost, idle, stolen })
 }
 

@@ -123,10 +123,10 @@ impl Server {
         self.watched.or_else(|| self.process.as_ref().map(|p| p.child.id() as i32))
     }
 
-    /// Fails, with its last words, if the server has ended by itself.
-    pub fn check_alive(&mut self) -> Result<()> {
+    /// Fails, with its last words, if the server has ended by itself or does so within `patience`.
+    pub fn check_alive(&mut self, patience: Duration) -> Result<()> {
         if let Some(process) = &mut self.process
-            && process.wait(Duration::ZERO)
+            && process.wait(patience)
         {
             bail!("the server ended in the middle of the run: {}", process.obituary())
         }

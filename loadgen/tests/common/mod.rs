@@ -83,12 +83,15 @@ fn echo_one(
         if wrong == Wrong::Silence && number >= AT {
             continue;
         }
-        if number > AT
-            && let Some((other_line, mut other)) = parked.lock().unwrap().take()
-        {
-            other.write_all(&line)?;
-            out.write_all(&other_line)?;
-            continue;
+        if number > AT {
+            let own = out.peer_addr()?;
+            let mut parked = parked.lock().unwrap();
+            let other = parked.take_if(|(_, other)| other.peer_addr().is_ok_and(|a| a != own));
+            if let Some((other_line, mut other)) = other {
+                other.write_all(&line)?;
+                out.write_all(&other_line)?;
+                continue;
+            }
         }
         if number == AT {
             match wrong {
