@@ -112,7 +112,9 @@ mod tests {
     proptest! {
         /// Against a map: nobody is looked at later than asked, and everybody once.
         #[test]
-        fn agrees_with_a_map(steps in prop::collection::vec((0..4_u8, 0..8_usize, 0..50_u64), 0..300)) {
+        fn agrees_with_a_map(
+            steps in prop::collection::vec((0..4_u8, 0..8_usize, 0..50_u64), 0..300),
+        ) {
             let mut slots = Slots::new(0);
             let ids: Vec<_> = (0..8).map(|_| slots.insert(()).0).collect();
             let mut deadlines = Deadlines::default();

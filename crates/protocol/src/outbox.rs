@@ -292,7 +292,8 @@ mod tests {
             let limits = Limits::default();
             let (mut outbox, mut model) = (Outbox::default(), Vec::new());
             for step in steps {
-                let before: Vec<_> = outbox.slices().map(|slice| (slice.as_ptr(), slice.len())).collect();
+                let place = |slice: &[u8]| (slice.as_ptr(), slice.len());
+                let before: Vec<_> = outbox.slices().map(place).collect();
                 match step {
                     Step::Copy(bytes) => {
                         outbox.copy(&bytes);
@@ -310,7 +311,7 @@ mod tests {
                         continue;
                     }
                 }
-                let after = outbox.slices().map(|slice| (slice.as_ptr(), slice.len()));
+                let after = outbox.slices().map(place);
                 for ((old, len), (new, longer)) in before.iter().zip(after) {
                     prop_assert!(*old == new && *len <= longer, "moved");
                 }
