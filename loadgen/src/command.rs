@@ -283,6 +283,9 @@ fn target(which: &Which, models: &Models, pid: Option<i32>) -> Result<Target> {
 
 /// Where all threads run, what all runs share, and the flag that Ctrl-C sets.
 fn settings(common: &Common, driving: &Driving) -> Result<(Pinning, Settings)> {
+    if driving.stall_timeout.is_zero() {
+        bail!("--stall-timeout must be longer than nothing, for example 5s");
+    }
     let pinning =
         cpus::plan(common.workers, driving.threads, &common.server_cpus, &driving.generator_cpus)?;
     let interrupted = Arc::new(AtomicBool::new(false));

@@ -370,6 +370,54 @@ fn drift(slices: &[u64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drive::histogram;
+    use crate::workload::Changes;
+
+    /// Two connections of depth 1 in a window of a second: 1,000 messages of `latency_ns` each.
+    fn outcome(latency_ns: u64) -> (Workload, Outcome) {
+        let changes = Changes { connections: Some(2), ..Changes::default() };
+        let second = Duration::from_secs(1);
+        let workload = Workload::find("ping-pong", &changes, second, second).unwrap();
+        let mut outcome = Outcome::faulty(FaultLog::default());
+        let mut histogram = histogram();
+        histogram.record_n(latency_ns, 1000).unwrap();
+        outcome.phase.histograms.push(("latency", histogram));
+        (outcome.phase.in_window, outcome.phase.total) = (1000, 1000);
+        (outcome.phase.window_ns, outcome.phase.cpu_ns) = (1_000_000_000, 500_000_000);
+        (workload, outcome)
+    }
+
+    #[test]
+    fn a_plausible_run_is_valid() {
+        let (workload, outcome) = outcome(2_000_000);
+        let (verdict, measured) = judge(&workload, &outcome);
+        assert_eq!(verdict.status, Status::Valid, "{:?}", verdict.reasons);
+        assert_eq!(measured.unwrap().messages_per_second, 1000.0);
+    }
+
+    #[test]
+    fn doubts_have_reasons() {
+        let doubt = |latency_ns, change: fn(&mut Outcome), reason: &str| {
+            let (workload, mut outcome) = outcome(latency_ns);
+            change(&mut outcome);
+            let (verdict, measured) = judge(&workload, &outcome);
+            assert_eq!(verdict.status, Status::Suspect);
+            assert!(verdict.reasons[0].starts_with(reason), "{:?}", verdict.reasons);
+            assert!(measured.is_some());
+        };
+        doubt(2_000_000, |o| o.phase.cpu_ns = 990_000_000, "limited by the generator");
+        doubt(2_000_000, |o| o.stolen = 0.05, "other guests");
+        doubt(1_000_000, |_| (), "Little's law");
+    }
+
+    #[test]
+    fn one_fault_leaves_no_number() {
+        let (workload, mut outcome) = outcome(2_000_000);
+        outcome.phase.faults.add(Fault::Lost, 1, String::new);
+        let (verdict, measured) = judge(&workload, &outcome);
+        assert_eq!((verdict.status, verdict.reasons), (Status::Invalid, vec!["1 lost".to_owned()]));
+        assert!(measured.is_none());
+    }
 
     #[test]
     fn drift_is_told_from_noise() {

@@ -20,6 +20,9 @@ const MAX_ECHO: u32 = 65_536;
 /// What is left of a chat line of 512 bytes after a long source and a channel name.
 const MAX_CHAT: u32 = 350;
 
+/// The longest phase.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Which half of the protocol a server is to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -255,6 +258,9 @@ impl Workload {
         }
         if self.duration.is_zero() {
             bail!("--duration must be longer than nothing, for example 5s");
+        }
+        if self.duration.max(self.warmup) > LONGEST {
+            bail!("--duration and --warmup are at most a day each");
         }
         if self.active > self.connections {
             bail!("--active {} is more than --connections {}", self.active, self.connections);

@@ -91,6 +91,8 @@ fn numbers_that_do_not_fit_are_refused() {
     run(&["--connections", "many"], &["--connections"]);
     run(&["--duration", "soon"], &["--duration"]);
     run(&["--duration", "0s"], &["longer than nothing"]);
+    run(&["--duration", "2days"], &["at most a day"]);
+    run(&["--stall-timeout", "0s"], &["longer than nothing"]);
     run(&["--active", "65"], &["--active 65 is more than --connections 64"]);
     run(&["--workload", "fan-out", "--size", "500"], &["15 to 350"]);
     run(&["--workload", "fan-out", "--speakers", "300"], &["no more speakers than members"]);
