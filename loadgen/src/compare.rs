@@ -235,7 +235,7 @@ impl Compare<'_> {
                     match run(target, workload, self.settings, self.progress) {
                         Ok(report) => {
                             if let Some(record) = &mut self.record {
-                                record.run(round, &report)?;
+                                record.run(round, &report);
                             }
                             done.push(Done { round, workload: n, report });
                         }

@@ -20,6 +20,8 @@ use crate::run::Report;
 pub struct Record {
     dir: PathBuf,
     runs: File,
+    /// What went wrong first; nothing is written after it.
+    broken: Option<anyhow::Error>,
 }
 
 impl Record {
@@ -36,11 +38,17 @@ impl Record {
             .append(true)
             .open(&path)
             .with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self { dir: dir.to_owned(), runs })
+        Ok(Self { dir: dir.to_owned(), runs, broken: None })
     }
 
-    /// Adds one run.
-    pub fn run(&mut self, round: u32, report: &Report) -> Result<()> {
+    /// Adds one run. A full disk must not cost the runs to come: it is reported at the end.
+    pub fn run(&mut self, round: u32, report: &Report) {
+        if self.broken.is_none() {
+            self.broken = self.append(round, report).err();
+        }
+    }
+
+    fn append(&mut self, round: u32, report: &Report) -> Result<()> {
         let mut value = json!({ "round": round });
         let fields = serde_json::to_value(report)?;
         if let (Value::Object(all), Value::Object(fields)) = (&mut value, fields) {
@@ -48,13 +56,14 @@ impl Record {
         }
         value["histograms"] = histograms(report);
         let line = format!("{value}\n");
-        self.runs
-            .write_all(line.as_bytes())
-            .with_context(|| format!("cannot write the record in {}", self.dir.display()))
+        Ok(self.runs.write_all(line.as_bytes())?)
     }
 
-    /// Writes the result, and says where the record is.
+    /// Writes the result and returns the folder, or says why the record is incomplete.
     pub fn finish(self, result: &impl Serialize) -> Result<PathBuf> {
+        if let Some(e) = self.broken {
+            return Err(e.context(format!("the record in {} is incomplete", self.dir.display())));
+        }
         write(&self.dir.join("result.json"), result)?;
         Ok(self.dir)
     }

@@ -176,6 +176,24 @@ fn compare_goes_on_without_those_that_fail() {
 }
 
 #[test]
+fn a_full_disk_costs_the_record_and_not_the_result() {
+    let dir = folder("full");
+    let file = models(&dir);
+    // A limit on the size of files stands in for the disk: writes fail once the signal that
+    // comes with it is ignored.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 1 && exec {LOADGEN} compare --models-file {file} --models one \
+         --workloads ping-pong --rounds 2 --duration 100ms --warmup 20ms --out {0}/record",
+        dir.display()
+    );
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("is incomplete"), "{stderr}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("2 of 2 rounds"), "{stderr}");
+}
+
+#[test]
 fn compare_prints_a_table_that_a_pipe_can_take() {
     let file = models(&folder("table"));
     let args = ["compare", "--models-file", &file, "--models", "one,two", "--rounds", "2"];
