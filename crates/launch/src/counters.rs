@@ -37,9 +37,9 @@ pub struct Counters {
     pub wakeups: Counter,
     /// Reads and writes that would have blocked.
     pub would_blocks: Counter,
-    /// Members cut because they read too slowly.
+    /// Members cut because their queue was over its hard limit.
     pub slow_cut: Counter,
-    /// Connections closed by a deadline.
+    /// Connections closed by a deadline; the grace time of a queue over its soft limit is one.
     pub timed_out: Counter,
     /// Errors on accept, shortages not included.
     pub accept_errors: Counter,
