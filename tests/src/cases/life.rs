@@ -21,6 +21,7 @@ pub(super) const ECHO: &[Case] = cases![Echo:
     restart_on_the_same_port_at_once,
     a_taken_port_is_one_clear_line,
     a_second_server_does_not_share_the_port,
+    a_second_server_does_not_share_the_port_of_two_workers,
 ];
 
 /// Many short numbered lines.
@@ -189,12 +190,20 @@ fn a_taken_port_is_one_clear_line(ctx: &Ctx) {
 
 /// 21: Nor does a second one get half of the first one's connections, as SO_REUSEPORT would let it.
 fn a_second_server_does_not_share_the_port(ctx: &Ctx) {
-    for workers in ["1", "2"] {
-        let server = ctx.echo(&["--workers", workers]);
-        let addr = server.addr().to_string();
-        is_refused_the_port(ctx, &["--workers", workers, "--listen", &addr]);
-        server.serves();
-    }
+    is_not_shared(ctx, "1");
+}
+
+/// 21: Nor do several workers, which share it among themselves, let others in.
+fn a_second_server_does_not_share_the_port_of_two_workers(ctx: &Ctx) {
+    is_not_shared(ctx, "2");
+}
+
+#[track_caller]
+fn is_not_shared(ctx: &Ctx, workers: &str) {
+    let server = ctx.echo(&["--workers", workers]);
+    let addr = server.addr().to_string();
+    is_refused_the_port(ctx, &["--workers", workers, "--listen", &addr]);
+    server.serves();
 }
 
 #[track_caller]

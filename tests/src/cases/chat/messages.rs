@@ -2,6 +2,7 @@
 
 use crate::cases::{Case, cases};
 use crate::member::{Member, Message, gather};
+use crate::server::Server;
 use crate::watchdog::Ctx;
 
 pub(super) const CASES: &[Case] = cases![Chat:
@@ -9,6 +10,7 @@ pub(super) const CASES: &[Case] = cases![Chat:
     messages_keep_their_senders_order,
     messages_of_many_senders_all_arrive_in_each_senders_order,
     joins_and_parts_while_messages_fly_come_once_and_in_order,
+    joins_and_parts_come_once_and_in_order_across_two_workers,
     a_message_to_a_nickname_reaches_it_alone,
     targets_may_be_a_list,
     too_many_targets_are_told,
@@ -89,12 +91,20 @@ fn messages_of_many_senders_all_arrive_in_each_senders_order(ctx: &Ctx) {
 }
 
 /// 53: Some come, speak and go again and again while others stay and speak: whoever stays sees of
-/// each of them exactly what it did, in its order. (On two workers; a thousand members are a matter
-/// of load.)
+/// each of them exactly what it did, in its order. (A thousand members are a matter of load.)
 fn joins_and_parts_while_messages_fly_come_once_and_in_order(ctx: &Ctx) {
+    come_and_go(&ctx.busy_chat(&[]));
+}
+
+/// 54: The same across workers.
+fn joins_and_parts_come_once_and_in_order_across_two_workers(ctx: &Ctx) {
+    come_and_go(&ctx.busy_chat(&["--workers", "2"]));
+}
+
+#[track_caller]
+fn come_and_go(server: &Server) {
     const EACH: usize = 15;
     const STEPS: usize = 30;
-    let server = ctx.busy_chat(&["--workers", "2"]);
     let mut members: Vec<Member> = (0..2 * EACH).map(|n| server.member(&format!("m{n}"))).collect();
     // The first half stay, the others come and go.
     gather("#c", &mut members[..EACH].iter_mut().collect::<Vec<_>>());
