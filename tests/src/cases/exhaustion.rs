@@ -109,9 +109,9 @@ fn a_hundred_waits_run_together(ctx: &Ctx) {
     assert!(took < WAIT * 50, "a hundred waits of {WAIT:?} took {took:?}");
 }
 
-/// 43: While the server stands still, old clients leave with lines unread and new ones come: it finds
-/// all of that at once, and reuses descriptors within one batch of events. Each newcomer gets its own
-/// lines and nothing else.
+/// 43: While the server stands still, old clients leave with lines unread and new ones come: it
+/// finds all of that at once, and reuses descriptors within one batch of events. Each newcomer gets
+/// its own lines and nothing else.
 fn reused_descriptors_cross_nothing(ctx: &Ctx) {
     let server = ctx.echo(&[]);
     let mut old = server.clients(50);
