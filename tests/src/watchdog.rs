@@ -1,7 +1,7 @@
 //! How a case runs and how it ends: on a thread of its own, with a deadline enforced from outside.
 //!
-//! Everything that a case waits for is bounded by the deadline of its `Ctx` from inside. Should that fail
-//! (a bug in the suite), the watchdog kills the servers, which wakes whoever waits for them, and
+//! Everything that a case waits for is bounded by its deadline from inside. Should that fail (a
+//! bug in the suite), the watchdog kills the servers, which wakes whoever waits for them, and
 //! fails the case all the same. A failure names what was awaited and the server's last words.
 
 use std::any::Any;
