@@ -1,0 +1,400 @@
+//! Multiplexed I/O, edge-triggered: one loop is told once that a socket is ready, and remembers.
+//!
+//! **Who waits where:** each worker, in `epoll_wait`, for all of its sockets at once.
+//! **What wakes it:** a socket that becomes ready, the next deadline, or its eventfd, which is
+//! written when the server stops and when another worker has mail for one of its members.
+//!
+//! Edge-triggered means that `epoll_wait` tells what has happened and never what was there before.
+//! So each connection keeps its ready bits until a system call shows that they are over, and who
+//! may have more to read is listed: until that list is empty, it does not sleep. What we cannot
+//! use need not be switched off: each socket is registered once, with no other `epoll_ctl` at all.
+//!
+//! Run: `cargo run --release -p serve-epoll-edge -- --mode chat`
+//! Read next: `serve-epoll-level`, where the kernel remembers, and `serve-mio`, where this travels.
+
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::mem::{self, MaybeUninit};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use launch::{Counters, Failure, Launch, Place};
+use protocol::{ConnId, Deadlines, Due, Hub, Mail, Mode, Next, Outbox, Session, Slots, Time};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
+
+/// Tokens that are no [`ConnId`]: their top byte is not zero.
+const LISTENER: u64 = u64::MAX;
+const WAKE: u64 = u64::MAX - 1;
+
+/// Events fetched in one turn.
+const EVENTS: usize = 256;
+/// Connections accepted in one turn, so that a storm of them does not starve those inside.
+const ACCEPTS: usize = 64;
+/// Bytes read from one connection in one turn. One buffer serves all: nothing stays in it.
+const READ_BUFFER: usize = 64 << 10;
+/// The most slices in one vectored write.
+const SLICES: usize = 64;
+/// How long to leave the listener alone when there are no descriptors to be had.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let about = "Echo or chat on edge-triggered epoll: one event loop for each worker";
+    launch::main(env!("CARGO_PKG_NAME"), about, serve)
+}
+
+fn serve(launch: &'static Launch) -> Result<(), Failure> {
+    let hub = Hub::new(Arc::clone(&launch.settings), launch.workers);
+    let new_wake = |_| eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC);
+    let wakes: Result<Vec<_>, _> = (0..launch.workers).map(new_wake).collect();
+    let shared: &'static Shared = Box::leak(Box::new(Shared {
+        launch,
+        wakes: wakes.map_err(Failure::of("eventfd"))?,
+        hub: (launch.settings.mode == Mode::Chat).then(|| Mutex::new(hub)),
+    }));
+
+    let mut threads = Vec::new();
+    for (index, listener) in launch.listen_each()?.into_iter().enumerate() {
+        let worker = Worker::new(index, shared, listener).map_err(Failure::of("epoll"))?;
+        let run = || worker.run().unwrap_or_else(|failure| launch.abort(&failure));
+        threads.push(thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?);
+    }
+    launch.on_stop(|| shared.wakes.iter().for_each(wake))?;
+    launch.announce();
+    threads.into_iter().for_each(|thread| drop(thread.join()));
+    Ok(())
+}
+
+/// What all workers share.
+struct Shared {
+    launch: &'static Launch,
+    /// Each worker's eventfd.
+    wakes: Vec<OwnedFd>,
+    /// In chat only. Its lock is never held across a system call.
+    hub: Option<Mutex<Hub>>,
+}
+
+/// One event loop, with all that belongs to it alone.
+struct Worker {
+    index: usize,
+    shared: &'static Shared,
+    counters: &'static Counters,
+    epoll: OwnedFd,
+    /// None once the server stops.
+    listener: Option<TcpListener>,
+    /// When to accept again, for what has been announced and was not accepted.
+    accept_at: Time,
+    conns: Slots<Conn>,
+    /// Who has more to read, which is not announced again. Each is read once in a turn.
+    listed: BTreeSet<ConnId>,
+    deadlines: Deadlines,
+    /// When to stop for good, once the server stops.
+    drain_until: Time,
+    /// The instant of this turn.
+    now: Time,
+    buffer: Vec<u8>,
+    mail: Vec<Mail>,
+    /// Whose outbox was empty before the mail came. The others are written to when EPOLLOUT says.
+    dirty: Vec<ConnId>,
+}
+
+struct Conn {
+    socket: TcpStream,
+    session: Session,
+    outbox: Outbox,
+    /// What epoll has told and no system call has shown to be over; and whether we want to read.
+    ready: EventFlags,
+    reading: bool,
+    _place: Place,
+}
+
+impl Worker {
+    fn new(index: usize, shared: &'static Shared, listener: TcpListener) -> io::Result<Worker> {
+        listener.set_nonblocking(true)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let edge = EventFlags::IN | EventFlags::ET;
+        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), edge)?;
+        epoll::add(&epoll, &shared.wakes[index], EventData::new_u64(WAKE), edge)?;
+        Ok(Worker {
+            index,
+            shared,
+            counters: shared.launch.counters(index),
+            epoll,
+            listener: Some(listener),
+            accept_at: Time::NEVER,
+            conns: Slots::new(index),
+            listed: BTreeSet::new(),
+            deadlines: Deadlines::default(),
+            drain_until: Time::NEVER,
+            now: shared.launch.now(),
+            buffer: vec![0; READ_BUFFER],
+            mail: Vec::new(),
+            dirty: Vec::new(),
+        })
+    }
+
+    fn run(mut self) -> Result<(), Failure> {
+        let mut events = [const { MaybeUninit::uninit() }; EVENTS];
+        loop {
+            let next = self.deadlines.next().min(self.accept_at).min(self.drain_until);
+            let next = if self.listed.is_empty() { next } else { self.now };
+            let timeout = Timespec::try_from(next.after(self.now)).ok();
+            let timeout = timeout.filter(|_| next < Time::NEVER);
+            let (ready, _) = match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
+                Err(rustix::io::Errno::INTR) => continue,
+                result => result.map_err(Failure::of("epoll_wait"))?,
+            };
+            self.counters.wakeups.add(1);
+            self.now = self.shared.launch.now();
+            mem::take(&mut self.listed).into_iter().for_each(|id| self.read(id));
+            for event in ready {
+                match event.data.u64() {
+                    LISTENER => self.accept(),
+                    WAKE => self.woken(),
+                    token => self.ready(ConnId::from_bits(token), event.flags),
+                }
+            }
+            self.expire();
+            self.deliver();
+            let drained = self.listener.is_none() && self.conns.is_empty();
+            if drained || self.drain_until <= self.now {
+                return Ok(());
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS {
+            let Some(listener) = &self.listener else { return };
+            match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((socket, Some(peer))) => self.admit(TcpStream::from(socket), peer),
+                Err(rustix::io::Errno::AGAIN) => return self.counters.would_blocks.add(1),
+                Err(error) if launch::is_shortage(&error.into()) => {
+                    self.counters.shortages.add(1);
+                    return self.accept_at = self.now + SHORTAGE_PAUSE;
+                }
+                _ => self.counters.accept_errors.add(1),
+            }
+        }
+        self.accept_at = self.now; // There may be more, which will not be announced again.
+    }
+
+    fn admit(&mut self, socket: TcpStream, peer: SocketAddrAny) {
+        let launch = self.shared.launch;
+        let Ok(peer) = SocketAddr::try_from(peer).map(|peer| peer.ip()) else { return };
+        let Some(place) = launch.admit(&socket, peer, self.counters) else { return };
+        let session = Session::new(&launch.settings, self.now);
+        let (outbox, ready, reading) = (Outbox::default(), EventFlags::OUT, true);
+        let conn = Conn { socket, session, outbox, ready, reading, _place: place };
+        let (id, conn) = self.conns.insert(conn);
+        let (data, both) = (EventData::new_u64(id.bits()), EventFlags::IN | EventFlags::OUT);
+        let all = both | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET;
+        if epoll::add(&self.epoll, &conn.socket, data, all).is_err() {
+            return drop(self.conns.remove(id));
+        }
+        if let Some(hub) = &self.shared.hub {
+            lock(hub).open(id, &peer.to_string(), self.now);
+        }
+        self.settle(id);
+    }
+
+    /// A socket is ready. When its connection was closed earlier in this turn, or its slot has a
+    /// new tenant since, nobody is found.
+    fn ready(&mut self, id: ConnId, flags: EventFlags) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.ready.insert(flags);
+        // Told whether asked for or not: the peer is gone for good.
+        if !conn.reading && flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            return self.close(id, "Connection reset");
+        }
+        if flags.contains(EventFlags::OUT) && !conn.outbox.is_empty() {
+            self.write(id);
+        }
+        if flags.contains(EventFlags::IN) && !self.listed.contains(&id) {
+            self.read(id);
+        }
+    }
+
+    fn read(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.reading) else { return };
+        match (&conn.socket).read(&mut self.buffer) {
+            Ok(len) => {
+                self.counters.bytes_in.add(len as u64);
+                // A short read empties the socket, but for its end; at an urgent byte it stops.
+                let behind = conn.ready.intersects(EventFlags::RDHUP | EventFlags::PRI);
+                conn.ready.set(EventFlags::IN, behind || len == self.buffer.len());
+                if len == 0 {
+                    conn.session.end();
+                }
+                self.handle(id, len);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.counters.would_blocks.add(1);
+                conn.ready.remove(EventFlags::IN | EventFlags::PRI);
+            }
+            Err(_) => {
+                self.counters.read_errors.add(1);
+                self.close(id, "Connection reset");
+            }
+        }
+    }
+
+    /// Gives the first `len` bytes of the buffer to the protocol, and writes what comes back.
+    fn handle(&mut self, id: ConnId, len: usize) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let (input, now) = (&self.buffer[..len], self.now);
+        let lines = match &self.shared.hub {
+            None => conn.session.echo(input, now, &mut conn.outbox),
+            Some(hub) => {
+                let mut hub = lock(hub);
+                conn.session.chat(input, now, |line| hub.line(id, line, now))
+            }
+        };
+        self.counters.lines.add(lines);
+        self.shared.launch.burn(lines);
+        self.write(id);
+    }
+
+    fn write(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        while !conn.outbox.is_empty() && conn.ready.contains(EventFlags::OUT) {
+            match send(&conn.socket, &conn.outbox) {
+                Ok(len) => {
+                    self.counters.bytes_out.add(len as u64);
+                    conn.outbox.advance(len);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.counters.would_blocks.add(1);
+                    conn.ready.remove(EventFlags::OUT);
+                }
+                Err(_) => {
+                    self.counters.write_errors.add(1);
+                    return self.close(id, "Connection reset");
+                }
+            }
+        }
+        self.settle(id);
+    }
+
+    /// Lists the connection if it can use now what has been announced and was not used up.
+    fn settle(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.reading = match conn.session.next(&conn.outbox) {
+            Next::Serve { read } => read,
+            Next::Shut => conn.socket.shutdown(Shutdown::Write).is_ok(),
+            Next::Close => return self.close(id, "Connection closed"),
+        };
+        if conn.reading && conn.ready.contains(EventFlags::IN) {
+            self.listed.insert(id);
+        }
+        self.deadlines.set(id, conn.session.deadline(&conn.outbox));
+    }
+
+    /// Brings the hub's mail to this worker's members, each of whom is written to once however
+    /// many lines there are, and wakes the other workers that have got some.
+    fn deliver(&mut self) {
+        let Some(hub) = &self.shared.hub else { return };
+        loop {
+            let mut locked = lock(hub);
+            locked.take(self.index, &mut self.mail);
+            let others = locked.wakes(self.index);
+            drop(locked);
+            others.for_each(|worker| wake(&self.shared.wakes[worker]));
+            if self.mail.is_empty() {
+                return;
+            }
+            for Mail { to, parcel } in self.mail.drain(..) {
+                let Some(conn) = self.conns.get_mut(to) else { continue };
+                if conn.outbox.is_empty() {
+                    self.dirty.push(to);
+                }
+                if conn.session.post(parcel, self.now, &mut conn.outbox).is_err() {
+                    self.counters.slow_cut.add(1);
+                    lock(hub).cut(to, "SendQ exceeded");
+                }
+                self.deadlines.set(to, conn.session.deadline(&conn.outbox));
+            }
+            while let Some(id) = self.dirty.pop() {
+                self.write(id);
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        while let Some(id) = self.deadlines.expired(self.now) {
+            let Some(conn) = self.conns.get_mut(id) else { continue };
+            match (conn.session.expire(self.now, &conn.outbox), &self.shared.hub) {
+                (Due::Later, _) => self.settle(id),
+                (Due::Resume, _) => self.handle(id, 0),
+                // What the hub says to it comes as mail, and settles it then.
+                (Due::Ping, Some(hub)) => lock(hub).ping(id),
+                (Due::Cut(reason), Some(hub)) => {
+                    self.counters.timed_out.add(1);
+                    lock(hub).cut(id, reason);
+                }
+                _ => {
+                    self.counters.timed_out.add(1);
+                    self.close(id, "Timed out");
+                }
+            }
+        }
+        if self.accept_at <= self.now {
+            self.accept_at = Time::NEVER;
+            self.accept();
+        }
+    }
+
+    /// Somebody wrote to this worker's eventfd, which is an edge each time and need not be read:
+    /// there is mail, which the end of the turn brings, or the server stops.
+    fn woken(&mut self) {
+        if !self.shared.launch.stop.requested() || self.listener.take().is_none() {
+            return;
+        }
+        self.drain_until = self.now + self.shared.launch.drain_timeout;
+        if let Some(hub) = &self.shared.hub {
+            lock(hub).shut_down();
+        }
+        for id in self.conns.ids().collect::<Vec<_>>() {
+            let Some(conn) = self.conns.get_mut(id) else { continue };
+            conn.session.end();
+            self.handle(id, 0);
+        }
+    }
+
+    fn close(&mut self, id: ConnId, reason: &str) {
+        // Closing the only descriptor of a socket takes it out of the epoll set.
+        let Some(_closed) = self.conns.remove(id) else { return };
+        self.deadlines.clear(id);
+        if let Some(hub) = &self.shared.hub {
+            lock(hub).leave(id, reason);
+        }
+        if self.accept_at < Time::NEVER {
+            self.accept_at = self.now; // A descriptor is free again.
+        }
+    }
+}
+
+/// One system call for as much as it takes of what is queued.
+fn send(mut socket: &TcpStream, outbox: &Outbox) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let filled = slices.iter_mut().zip(outbox.slices());
+    match filled.map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count() {
+        1 => socket.write(&slices[0]),
+        count => socket.write_vectored(&slices[..count]),
+    }
+}
+
+/// It can only fail when the counter is full, and then the reader is awake anyway.
+fn wake(eventfd: &OwnedFd) {
+    let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
+}
+
+/// A panic ends the process, so no lock is found poisoned.
+fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
+    hub.lock().unwrap_or_else(PoisonError::into_inner)
+}
