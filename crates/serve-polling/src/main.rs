@@ -21,7 +21,7 @@ use std::time::Duration;
 use launch::{Counters, Failure, Launch, Place};
 use polling::{Event, Events, PollMode, Poller};
 use protocol::{ConnId, Deadlines, Due, Hub, Mail, Mode, Next, Outbox, Session, Slots, Time};
-use rustix::net::{RecvFlags, SocketAddrAny, SocketFlags, acceptfrom_with, recv};
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 
 /// A key that is no [`ConnId`]: its top byte is not zero. `usize::MAX` is polling's own.
 const LISTENER: usize = usize::MAX - 1;
@@ -229,7 +229,6 @@ impl Worker {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.counters.would_blocks.add(1);
-                let _ = recv(&conn.socket, &mut [0; 1], RecvFlags::OOB); // It counts as ready.
                 self.settle(id);
             }
             Err(_) => {
