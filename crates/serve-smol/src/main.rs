@@ -250,7 +250,7 @@ impl Connection {
                 alarm_at = deadline;
                 alarm.set_after(deadline.after(self.worker.launch.now()));
             }
-            // Nothing is lost: what has come is handled in the same poll. The socket comes last, and
+            // Nothing is lost: what has come is handled in the same poll. The socket comes last and
             // does not starve: news come only while others run.
             let more = poll_fn(|cx| {
                 if Pin::new(&mut alarm).poll(cx).is_ready() {
