@@ -11,7 +11,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process, kill_process_group, pidfd_open,
+    prlimit,
+};
 use serde_json::Value;
 
 use crate::client::{Client, Dial};
@@ -114,6 +117,14 @@ impl Server {
     #[track_caller]
     pub(crate) fn thaw(&self) {
         kill_process_group(self.process.log.pid, Signal::CONT).expect("continue the server");
+    }
+
+    /// Lets no more than `most` signals be queued for the processes of this user, where the server
+    /// queues one (RLIMIT_SIGPENDING).
+    #[track_caller]
+    pub(crate) fn limit_queued_signals(&self, most: u64) {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        prlimit(Some(self.process.log.pid), Resource::Sigpending, limit).expect("set the limit");
     }
 
     /// Kills it as `kill -9` does, and waits until it is gone.

@@ -45,6 +45,8 @@ pub struct Counters {
     pub accept_errors: Counter,
     /// Times that accept found no descriptor, memory or thread to be had.
     pub shortages: Counter,
+    /// Times that a queue of the kernel was full and something was not told: signals, completions.
+    pub overflows: Counter,
     /// Connections that failed on reading.
     pub read_errors: Counter,
     /// Connections that failed on writing.
@@ -64,6 +66,7 @@ pub(crate) fn total(workers: &[Counters]) -> Value {
         "bytes_out": sum(|c| &c.bytes_out),
         "wakeups": sum(|c| &c.wakeups),
         "would_blocks": sum(|c| &c.would_blocks),
+        "overflows": sum(|c| &c.overflows),
         "slow_cut": sum(|c| &c.slow_cut),
         "timed_out": sum(|c| &c.timed_out),
         "errors": {

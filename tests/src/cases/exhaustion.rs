@@ -18,9 +18,13 @@ pub(super) const ECHO: &[Case] = cases![Echo:
     a_hundred_waits_run_together,
     reused_descriptors_cross_nothing,
     deadlines_hold_under_load,
+    a_signal_queue_of_8_forgets_nobody,
 ];
 
-pub(super) const CHAT: &[Case] = cases![Chat: two_workers_share_one_chat];
+pub(super) const CHAT: &[Case] = cases![Chat:
+    two_workers_share_one_chat,
+    two_workers_without_a_signal_queue_share_one_chat,
+];
 
 /// 37: With 64 descriptors and 200 clients: those inside are served, nothing spins, and when they
 /// leave, the others get in.
@@ -155,10 +159,49 @@ fn deadlines_hold_under_load(ctx: &Ctx) {
     });
 }
 
+/// 42: More happens at once than a signal queue of 8 holds: lines, ends of streams, newcomers.
+/// Nobody is forgotten. Only signal-driven I/O should notice, and count it.
+fn a_signal_queue_of_8_forgets_nobody(ctx: &Ctx) {
+    let server = ctx.echo(&[]);
+    server.limit_queued_signals(8);
+    let mut clients = server.clients(50);
+    for round in 0..10 {
+        let line = format!("line of round {round}\n");
+        server.freeze();
+        // Those who were there leave with their last words, and as many others come with their first.
+        let mut newcomers = server.clients(50);
+        for client in clients.iter_mut().chain(&mut newcomers) {
+            client.send(&line);
+        }
+        clients.iter().for_each(Client::half_close);
+        server.thaw();
+        for leaver in &mut clients {
+            leaver.expect(&line);
+            leaver.expect_end();
+        }
+        for newcomer in &mut newcomers {
+            newcomer.expect(&line);
+        }
+        clients = newcomers;
+    }
+    let told = server.counter("overflows") > 0;
+    assert_eq!(told, ctx.program().ends_with("/serve-sigio"), "whether a queue overflowed");
+}
+
 /// 54: With two workers there is still one chat: everybody hears everybody, whoever serves whom.
 fn two_workers_share_one_chat(ctx: &Ctx) {
-    const MEMBERS: usize = 16;
+    everybody_hears_everybody(&ctx.busy_chat(&["--workers", "2"]));
+}
+
+/// 42: The same when no signal finds room in the queue, not even one between workers.
+fn two_workers_without_a_signal_queue_share_one_chat(ctx: &Ctx) {
     let server = ctx.busy_chat(&["--workers", "2"]);
+    server.limit_queued_signals(0);
+    everybody_hears_everybody(&server);
+}
+
+fn everybody_hears_everybody(server: &Server) {
+    const MEMBERS: usize = 16;
     let mut members: Vec<Member> = (0..MEMBERS).map(|n| server.member(&format!("m{n}"))).collect();
     for member in &mut members {
         member.join("#c");
