@@ -1,5 +1,5 @@
-//! Asynchronous programming: each connection is a task that reads as if it blocked, on async-std,
-//! which its authors have discontinued: shown for comparison, not for new servers.
+//! Asynchronous programming: each connection is a task that reads as if it blocked, on async-std.
+//! Its authors have discontinued it: shown for comparison, not for new servers.
 //!
 //! **Who waits where:** each task, in one `poll_fn`, for its socket, its deadline and news for its
 //! member; underneath, one thread of those that run the tasks, for all of them, in an unseen
