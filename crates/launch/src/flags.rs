@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -108,7 +109,7 @@ struct Flags<E: Args> {
     #[arg(long)]
     no_flood_control: bool,
     /// Chat: lines that a member may send in one go
-    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value = "20", value_parser = burst)]
     flood_burst: u32,
     /// Chat: time that pays for one more line
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration)]
@@ -173,6 +174,7 @@ fn build<E: Args>(name: &'static str, flags: Flags<E>) -> Result<Launch<E>, Fail
         drain_timeout: flags.drain_timeout,
         socket: socket::Wanted { addr, backlog: i32::try_from(flags.backlog).unwrap_or(i32::MAX) },
         bound: OnceLock::new(),
+        announced: AtomicBool::new(false),
         counters: (0..flags.workers.max(COUNTERS)).map(|_| Counters::default()).collect(),
         work: flags.work,
         started: Instant::now(),
@@ -256,6 +258,10 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(0) | Err(_) => Err("expected a whole number from 1".to_owned()),
         Ok(number) => Ok(number),
     }
+}
+
+fn burst(text: &str) -> Result<u32, String> {
+    u32::try_from(positive(text)?).map_err(|_| "too many".to_owned())
 }
 
 fn workers(text: &str) -> Result<usize, String> {

@@ -14,6 +14,7 @@ mod stop;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,7 @@ pub struct Launch<E = NoExtra> {
     gate: gate::Gate,
     socket: socket::Wanted,
     bound: OnceLock<SocketAddr>,
+    announced: AtomicBool,
     counters: Vec<Counters>,
     work: Duration,
     started: Instant,
@@ -137,7 +139,8 @@ pub fn main<E: clap::Args + Send + Sync + 'static>(
         }
     };
     let result = serve(launch);
-    if launch.bound.get().is_some() {
+    // A server that never came to listen has nothing to tell.
+    if launch.announced.load(Ordering::Relaxed) {
         launch.report();
     }
     match result {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::Ordering;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -47,6 +48,7 @@ impl<E> Launch<E> {
 
     /// Says on standard output where the server listens. Call it when it accepts, not before.
     pub fn announce(&self) {
+        self.announced.store(true, Ordering::Relaxed);
         let addr = self.bound.get().unwrap_or(&self.socket.addr);
         let mut out = io::stdout();
         // A standard output that is closed is no reason not to serve.

@@ -340,11 +340,11 @@ impl Worker {
             }
         }
         if self.accept_at <= self.now {
-            self.accept_at = Time::NEVER;
-            if let Some(listener) = &self.listener {
-                let data = EventData::new_u64(LISTENER);
-                let _ = epoll::add(&self.epoll, listener, data, EventFlags::IN);
-            }
+            let data = EventData::new_u64(LISTENER);
+            let watch = |listener| epoll::add(&self.epoll, listener, data, EventFlags::IN);
+            let watched = self.listener.as_ref().map_or(Ok(()), watch).is_ok();
+            // There may be no memory for that either.
+            self.accept_at = if watched { Time::NEVER } else { self.now + SHORTAGE_PAUSE };
         }
     }
 
