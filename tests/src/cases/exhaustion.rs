@@ -168,7 +168,7 @@ fn a_signal_queue_of_8_forgets_nobody(ctx: &Ctx) {
     for round in 0..10 {
         let line = format!("line of round {round}\n");
         server.freeze();
-        // Those who were there leave with their last words, and as many others come with their first.
+        // Those who were there leave with their last words; as many come with their first.
         let mut newcomers = server.clients(50);
         for client in clients.iter_mut().chain(&mut newcomers) {
             client.send(&line);
