@@ -60,6 +60,7 @@ fn serve(launch: &'static Launch) -> Result<(), Failure> {
         let run = || new().and_then(Worker::run).unwrap_or_else(|failure| launch.abort(&failure));
         threads.push(thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?);
     }
+    shared.threads.iter().for_each(|thread| _ = thread.wait());
     launch.on_stop(|| shared.threads.iter().for_each(wake))?;
     launch.announce();
     threads.into_iter().for_each(|thread| drop(thread.join()));
@@ -113,7 +114,6 @@ struct Conn {
 
 impl Worker {
     fn new(index: usize, shared: &'static Shared, listener: TcpListener) -> io::Result<Worker> {
-        shared.threads[index].get_or_init(gettid);
         signals::arm(&listener)?;
         Ok(Worker {
             index,
@@ -135,6 +135,7 @@ impl Worker {
     }
 
     fn run(mut self) -> Result<(), Failure> {
+        self.shared.threads[self.index].get_or_init(gettid);
         loop {
             let next = self.deadlines.next().min(self.accept_at).min(self.drain_until);
             let next = if self.listed.is_empty() { next } else { self.now };
@@ -197,8 +198,7 @@ impl Worker {
         self.ready(id, PollFlags::IN | PollFlags::PRI);
     }
 
-    /// Something may have happened to a socket. When its descriptor has a new owner since, he is
-    /// asked in vain.
+    /// Something may have happened to it; or to the former owner of its descriptor, which is vain.
     fn ready(&mut self, id: ConnId, flags: PollFlags) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if (flags & conn.ready).contains(PollFlags::IN) {
