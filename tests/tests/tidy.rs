@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 /// without it.
 const UNSAFE_ALLOWED: &[&str] = &[
     "crates/serve-polling/src/main.rs",
+    "crates/serve-prefork/src/sys.rs",
     "crates/serve-sigio/src/signals.rs",
     "crates/serve-uring/src/",
 ];

@@ -176,6 +176,7 @@ fn build<E: Args>(name: &'static str, flags: Flags<E>) -> Result<Launch<E>, Fail
         bound: OnceLock::new(),
         announced: AtomicBool::new(false),
         counters: (0..flags.workers.max(COUNTERS)).map(|_| Counters::default()).collect(),
+        shared_counters: OnceLock::new(),
         work: flags.work,
         started: Instant::now(),
         settings: Arc::new(Settings {

@@ -33,22 +33,27 @@ impl Gate {
     /// A place for a connection from `ip`, or the line that says why there is none.
     fn admit(&'static self, ip: IpAddr) -> Result<Place, &'static [u8]> {
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        if inside.all >= self.max {
-            return Err(match self.mode {
+        let here = inside.by_ip.get(&ip).copied().unwrap_or(0);
+        if let Some(refusal) = self.refusal(inside.all, here) {
+            return Err(refusal);
+        }
+        inside.by_ip.insert(ip, here + 1);
+        inside.all += 1;
+        Ok(Place { gate: self, ip })
+    }
+
+    /// Why there is no place beside `all` others, of which `here` are from the same address.
+    fn refusal(&self, all: usize, here: usize) -> Option<&'static [u8]> {
+        if all >= self.max {
+            return Some(match self.mode {
                 Mode::Echo => b"ERR the server is full\r\n",
                 Mode::Chat => b"ERROR :The server is full\r\n",
             });
         }
-        let here = inside.by_ip.entry(ip).or_insert(0);
-        if *here >= self.max_per_ip {
-            return Err(match self.mode {
-                Mode::Echo => b"ERR too many connections from your address\r\n",
-                Mode::Chat => b"ERROR :Too many connections from your address\r\n",
-            });
-        }
-        *here += 1;
-        inside.all += 1;
-        Ok(Place { gate: self, ip })
+        (here >= self.max_per_ip).then_some(match self.mode {
+            Mode::Echo => b"ERR too many connections from your address\r\n",
+            Mode::Chat => b"ERROR :Too many connections from your address\r\n",
+        })
     }
 }
 
@@ -65,13 +70,30 @@ impl<E> Launch<E> {
         match self.gate.admit(peer) {
             Ok(place) => Some(place),
             Err(refusal) => {
-                counters.refused.add(1);
-                let flags = nix::libc::MSG_DONTWAIT | nix::libc::MSG_NOSIGNAL;
-                let _ = SockRef::from(socket).send_with_flags(refusal, flags);
+                refuse(socket, refusal, counters);
                 None
             }
         }
     }
+
+    /// As [`Launch::admit`], for a model of several processes, which counts by itself: whether to
+    /// let a connection in beside `all` others, of which `here` are from its address.
+    pub fn admit_beside(
+        &self,
+        socket: &impl AsFd,
+        (all, here): (usize, usize),
+        counters: &Counters,
+    ) -> bool {
+        counters.accepts.add(1);
+        let refusal = self.gate.refusal(all, here);
+        refusal.inspect(|refusal| refuse(socket, refusal, counters)).is_none()
+    }
+}
+
+fn refuse(socket: &impl AsFd, refusal: &[u8], counters: &Counters) {
+    counters.refused.add(1);
+    let flags = nix::libc::MSG_DONTWAIT | nix::libc::MSG_NOSIGNAL;
+    let _ = SockRef::from(socket).send_with_flags(refusal, flags);
 }
 
 /// One connection's place. Dropping it makes the place free.

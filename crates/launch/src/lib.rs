@@ -25,7 +25,7 @@ pub use flags::NoExtra;
 pub use gate::Place;
 pub use log::Log;
 pub use socket::is_shortage;
-pub use stop::Stop;
+pub use stop::{Heard, Stop, block_child_signals};
 
 /// Why a server ends other than by being asked to. The text is one line that says what to do.
 #[derive(Debug)]
@@ -73,6 +73,8 @@ pub struct Launch<E = NoExtra> {
     bound: OnceLock<SocketAddr>,
     announced: AtomicBool,
     counters: Vec<Counters>,
+    /// Counters that several processes share, instead of those above.
+    shared_counters: OnceLock<&'static [Counters]>,
     work: Duration,
     started: Instant,
 }
@@ -89,7 +91,21 @@ impl<E> Launch<E> {
     /// shares with nobody, or with few.
     #[must_use]
     pub fn counters(&self, which: usize) -> &Counters {
-        &self.counters[which % self.counters.len()]
+        let counters = self.all_counters();
+        &counters[which % counters.len()]
+    }
+
+    fn all_counters(&self) -> &[Counters] {
+        self.shared_counters.get().copied().unwrap_or(&self.counters)
+    }
+
+    /// For a model of several processes: counts in `counters`, memory that all of them share, so
+    /// that one process can tell the sum. Call it before anything is counted; only the first call
+    /// has an effect.
+    pub fn share_counters(&self, counters: &'static [Counters]) {
+        if !counters.is_empty() {
+            self.shared_counters.get_or_init(|| counters);
+        }
     }
 
     /// `--work`: burns its CPU time for each of `lines` lines, as a computation would.
@@ -110,8 +126,10 @@ impl<E> Launch<E> {
         std::process::exit(failure.exit_code().into())
     }
 
-    fn report(&self) {
-        self.log.counters(&self.counters);
+    /// Prints the counters. [`Launch::on_stop`] does so when SIGUSR1 asks for it, and [`main`] at
+    /// the end: this is for a process that waits for signals by itself.
+    pub fn report(&self) {
+        self.log.counters(self.all_counters());
     }
 }
 

@@ -18,6 +18,17 @@ impl Stop {
     }
 }
 
+/// A signal that [`Launch::next_signal`] has waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// SIGTERM or SIGINT: stop, or stop at once if it was heard before.
+    Stop,
+    /// SIGUSR1: tell the counters.
+    Report,
+    /// SIGCHLD or SIGALRM: a child has ended, or it is time to look.
+    Look,
+}
+
 fn signals() -> SigSet {
     SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1])
 }
@@ -26,6 +37,33 @@ fn signals() -> SigSet {
 pub(crate) fn block_signals() {
     // It fails only for a set that does not exist.
     let _ = signals().thread_block();
+}
+
+/// For a model of several processes: SIGCHLD and SIGALRM wait as well, until
+/// [`Launch::next_signal`] asks for them. Call it before the first child is there.
+pub fn block_child_signals() {
+    let _ = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGALRM]).thread_block();
+}
+
+impl<E> Launch<E> {
+    /// Waits for a signal, instead of [`Launch::on_stop`]: for a process that must not have a
+    /// second thread because it forks.
+    pub fn next_signal(&self) -> Heard {
+        let mut wanted = signals();
+        wanted.add(Signal::SIGCHLD);
+        wanted.add(Signal::SIGALRM);
+        loop {
+            match wanted.wait() {
+                Ok(Signal::SIGUSR1) => return Heard::Report,
+                Ok(Signal::SIGCHLD | Signal::SIGALRM) => return Heard::Look,
+                Ok(_) => {
+                    self.stop.0.store(true, Ordering::Release);
+                    return Heard::Stop;
+                }
+                Err(_) => {}
+            }
+        }
+    }
 }
 
 impl<E: Send + Sync + 'static> Launch<E> {
