@@ -177,6 +177,9 @@ impl Outbox {
 
     /// Forgets what is queued, except the rest of a message that has been written in part: the
     /// way to say a last word to a reader that is too slow for all the others.
+    ///
+    /// It frees what [`Outbox::slices`] has handed out, so not while a kernel may still read that:
+    /// a completion model first awaits the write that is in flight.
     pub fn discard(&mut self) {
         if self.first.is_empty() {
             self.rest.truncate(usize::from(self.gone > 0));
