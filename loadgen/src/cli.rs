@@ -143,10 +143,10 @@ pub struct Compare {
     /// Workloads (default: all; see `loadgen list`)
     #[arg(long, value_name = "X,Y", value_delimiter = ',')]
     pub workloads: Vec<String>,
-    /// Rounds: in each, every server runs every workload once
+    /// Rounds: in each, every server runs every workload once [default: 5, or 3 with many servers]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: Option<u32>,
-    /// Three short rounds: about a minute for the servers of this workspace
+    /// Three short rounds of ping-pong and fan-out, unless --workloads says otherwise: about a minute
     #[arg(long)]
     pub quick: bool,
     /// Enter the null reference too, unranked: a bare epoll loop without protocol

@@ -30,6 +30,14 @@ const FULL: (Duration, Duration) = (Duration::from_millis(2000), Duration::from_
 /// The same for each run of a quick one.
 const QUICK: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(150));
 
+/// Time that all rounds of a comparison may take, and of a quick one: with many servers the runs
+/// become fewer and shorter.
+const BUDGET: [Duration; 2] = [Duration::from_secs(8 * 60), Duration::from_secs(70)];
+/// What a run takes beside warming up and measuring: start, connect, settle, stop.
+const AROUND: Duration = Duration::from_millis(250);
+/// The fewest rounds that rank anything.
+const FEWEST: u32 = 3;
+
 /// The command line was wrong: exit code 2.
 #[derive(Debug)]
 struct Misuse(anyhow::Error);
@@ -204,13 +212,31 @@ fn compare_plan(args: &Compare, models: &Models) -> Result<compare::Plan> {
             bail!("{} is named twice", target.name);
         }
     }
-    let (duration, warmup) = if args.quick { QUICK } else { FULL };
+    let quick = ["ping-pong", "fan-out"].map(str::to_owned);
+    let names = if args.quick && args.workloads.is_empty() { &quick[..] } else { &args.workloads };
+    let workloads = if names.is_empty() { crate::workload::names().len() } else { names.len() };
+    let entrants = targets.len() + usize::from(args.reference);
+    let (rounds, (duration, warmup)) = fit(entrants * workloads, args.rounds, args.quick);
     Ok(compare::Plan {
         targets,
-        workloads: compare::workloads(&args.workloads, &args.changes, duration, warmup)?,
-        rounds: args.rounds.unwrap_or(if args.quick { 3 } else { 5 }),
+        workloads: compare::workloads(names, &args.changes, duration, warmup)?,
+        rounds,
         reference: args.reference,
     })
+}
+
+/// How many rounds of `runs` runs each, and how long a run measures and warms up, so that all of
+/// it fits the budget: first fewer rounds, then shorter runs.
+fn fit(runs: usize, rounds: Option<u32>, quick: bool) -> (u32, (Duration, Duration)) {
+    let (usual, budget) = if quick { (QUICK, BUDGET[1]) } else { (FULL, BUDGET[0]) };
+    let runs = runs.max(1) as f64;
+    let each = (usual.0 + usual.1 + AROUND).as_secs_f64();
+    let affordable = (budget.as_secs_f64() / (runs * each)) as u32;
+    let most = if quick { FEWEST } else { 5 };
+    let rounds = rounds.unwrap_or(affordable.clamp(FEWEST, most));
+    let left = budget.as_secs_f64() / (runs * f64::from(rounds)) - AROUND.as_secs_f64();
+    let part = (left / (each - AROUND.as_secs_f64())).clamp(0.1, 1.0);
+    (rounds, (usual.0.mul_f64(part), usual.1.mul_f64(part)))
 }
 
 /// `loadgen verify`.
@@ -316,4 +342,22 @@ fn begin(pinning: &Pinning, progress: &Progress) -> Result<()> {
 
 fn pin_generator(pinning: &Pinning) -> Result<()> {
     if pinning.generator.is_empty() { Ok(()) } else { pin(&pinning.generator) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comparison_of_many_fits_the_budget() {
+        assert_eq!(fit(6 * 4, None, false), (5, FULL));
+        assert_eq!(fit(6 * 2, None, true), (3, QUICK));
+        for (runs, quick) in [(22 * 4, false), (22 * 2, true), (60, false)] {
+            let (rounds, (duration, warmup)) = fit(runs, None, quick);
+            let all = (duration + warmup + AROUND) * rounds * runs as u32;
+            assert!(all <= BUDGET[usize::from(quick)] + Duration::from_secs(1), "{all:?}");
+            assert!(duration >= Duration::from_millis(100), "{duration:?}");
+        }
+        assert_eq!(fit(22 * 4, Some(7), false).0, 7);
+    }
 }

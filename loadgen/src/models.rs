@@ -29,6 +29,8 @@ pub struct Entry {
     pub summary: String,
     /// What it speaks.
     pub modes: Vec<Mode>,
+    /// The most connections that the model can serve at once, where it has a limit of its own.
+    pub most_connections: Option<u32>,
     /// Conformance cases that it cannot pass, each with the reason.
     #[serde(default)]
     pub unsupported: BTreeMap<String, String>,
@@ -55,6 +57,8 @@ pub struct Target {
     pub how: How,
     /// What it speaks.
     pub modes: Vec<Mode>,
+    /// The most connections that it can serve at once, if it has a limit of its own.
+    pub most_connections: Option<u32>,
     /// Cases of the gate that are declared unsupported, with the reason.
     pub unsupported: BTreeMap<String, String>,
 }
@@ -127,6 +131,7 @@ impl Models {
             name: name.to_owned(),
             how,
             modes: entry.modes.clone(),
+            most_connections: entry.most_connections,
             unsupported: entry.unsupported.clone(),
         }
     }
@@ -192,7 +197,8 @@ impl Target {
     }
 
     fn new(name: &str, how: How, modes: Vec<Mode>) -> Self {
-        Self { name: name.to_owned(), how, modes, unsupported: BTreeMap::new() }
+        let (most_connections, unsupported) = (None, BTreeMap::new());
+        Self { name: name.to_owned(), how, modes, most_connections, unsupported }
     }
 }
 

@@ -148,6 +148,9 @@ pub fn run(
     progress: &mut Progress,
 ) -> Result<Report> {
     check_descriptors(workload)?;
+    if let Some(most) = target.most_connections.filter(|most| *most < workload.connections) {
+        bail!("the model serves at most {most} at once; ask for --connections {most}");
+    }
     let start = Start {
         mode: workload.mode,
         connections: workload.connections,
