@@ -38,7 +38,8 @@ fn folder(name: &str) -> PathBuf {
     dir
 }
 
-/// A models file with the null reference as two servers of a user's own, and one that fails.
+/// A models file with the null reference as servers of a user's own: two that pass, one that dies,
+/// one that fails the gate, and one that says that it serves a single connection.
 fn models(dir: &std::path::Path) -> String {
     let path = dir.join("models.toml");
     let entry = |name: &str, command: &str| {
@@ -59,6 +60,8 @@ fn models(dir: &std::path::Path) -> String {
         unsupported("two"),
         entry("dies", "false"),
         entry("strict", &null),
+        entry("alone", &null) + "most_connections = 1\n",
+        unsupported("alone"),
     ];
     std::fs::write(&path, text.concat()).unwrap();
     path.display().to_string()
@@ -150,8 +153,9 @@ fn compare_goes_on_without_those_that_fail() {
     let comparison = &value["comparison"];
     assert_eq!(output.status.code(), Some(0), "{stderr}");
     let left_out: Vec<_> = comparison["left_out"].as_array().unwrap().iter().collect();
-    assert_eq!(left_out.len(), 2, "{left_out:?}");
+    assert_eq!(left_out.len(), 4, "{left_out:?}");
     assert!(left_out[1][1].as_str().unwrap().contains("fails the echo gate"));
+    assert!(left_out[2][1].as_str().unwrap().contains("at most 1 at once"), "{left_out:?}");
     for section in comparison["sections"].as_array().unwrap() {
         let rows = section["rows"].as_array().unwrap();
         let names: Vec<_> = rows.iter().map(|row| row["server"].as_str().unwrap()).collect();
