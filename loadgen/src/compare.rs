@@ -181,9 +181,8 @@ impl Compare<'_> {
     ) -> Result<Vec<Vec<Target>>, Interrupted> {
         let mut passed: BTreeMap<&str, Vec<Target>> = BTreeMap::new();
         for mode in [Mode::Echo, Mode::Chat] {
-            if !plan.workloads.iter().any(|workload| workload.mode == mode) {
-                continue;
-            }
+            let asked = plan.workloads.iter().filter(|workload| workload.mode == mode);
+            let Some(fewest) = asked.map(|workload| workload.connections).min() else { continue };
             let entrants = passed.entry(mode.name()).or_default();
             if plan.reference && mode == Mode::Echo {
                 entrants.push(Target::null());
@@ -191,6 +190,11 @@ impl Compare<'_> {
             for target in built.iter().filter(|target| target.modes.contains(&mode)) {
                 if self.settings.interrupted.load(std::sync::atomic::Ordering::Relaxed) {
                     return Err(Interrupted);
+                }
+                if let Some(why) = target.refuses(fewest) {
+                    let why = format!("{}: {why}", mode.name());
+                    self.leave_out(left_out, &target.name, why);
+                    continue;
                 }
                 self.progress.step(format!("verifying {} ({})", target.name, mode.name()));
                 match gate_one(target, mode, self.settings) {

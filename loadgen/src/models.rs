@@ -196,6 +196,12 @@ impl Target {
         Ok(Self::new(addr, How::Running(resolved, pid), vec![Mode::Echo, Mode::Chat]))
     }
 
+    /// Why it cannot serve so many connections at once, if the model itself has such a limit.
+    pub fn refuses(&self, connections: u32) -> Option<String> {
+        let most = self.most_connections.filter(|most| *most < connections)?;
+        Some(format!("the model serves at most {most} at once; ask for --connections {most}"))
+    }
+
     fn new(name: &str, how: How, modes: Vec<Mode>) -> Self {
         let (most_connections, unsupported) = (None, BTreeMap::new());
         Self { name: name.to_owned(), how, modes, most_connections, unsupported }

@@ -148,8 +148,8 @@ pub fn run(
     progress: &mut Progress,
 ) -> Result<Report> {
     check_descriptors(workload)?;
-    if let Some(most) = target.most_connections.filter(|most| *most < workload.connections) {
-        bail!("the model serves at most {most} at once; ask for --connections {most}");
+    if let Some(why) = target.refuses(workload.connections) {
+        bail!(why);
     }
     let start = Start {
         mode: workload.mode,
