@@ -146,7 +146,7 @@ pub struct Compare {
     /// Rounds: in each, every server runs every workload once [default: 5, or 3 with many servers]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: Option<u32>,
-    /// Three short rounds of ping-pong and fan-out, unless --workloads says otherwise: about a minute
+    /// About a minute: three short rounds of ping-pong and fan-out, if --workloads does not differ
     #[arg(long)]
     pub quick: bool,
     /// Enter the null reference too, unranked: a bare epoll loop without protocol
