@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::models::{How, Models, NULL, Target};
 use crate::progress::Progress;
@@ -35,7 +36,7 @@ pub struct Plan {
 }
 
 /// The result.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// Rounds that were asked for.
     pub rounds: u32,
@@ -48,14 +49,14 @@ pub struct Comparison {
 }
 
 /// The servers under one workload.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Section {
     /// What was asked.
     pub workload: Workload,
     /// Rounds that all servers have finished.
     pub rounds: u32,
     /// The measure of the ranks.
-    pub ranked_by: &'static str,
+    pub ranked_by: String,
     /// Best first, then what is not ranked.
     pub rows: Vec<Row>,
     /// Every pair of ranked servers.
@@ -63,7 +64,7 @@ pub struct Section {
 }
 
 /// One server under one workload. Spreads are over its rounds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Row {
     /// The server.
     pub server: String,
@@ -94,12 +95,11 @@ pub struct Row {
     /// Its reasons, each with the number of rounds.
     pub reasons: Vec<String>,
     /// The measure of the rank, round by round.
-    #[serde(skip)]
-    measure: Vec<f64>,
+    pub measure: Vec<f64>,
 }
 
 /// Two servers under one workload, by the measure of the ranks.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Pair {
     /// The one.
     pub a: String,
@@ -297,7 +297,13 @@ fn section(workload: &Workload, index: usize, done: &[Done]) -> Section {
     let ranked_by = if memory { "memory per idle connection" } else { "CPU per message" };
     rank(&mut rows, rounds);
     let pairs = pairs(&rows);
-    Section { workload: workload.clone(), rounds: rounds as u32, ranked_by, rows, pairs }
+    Section {
+        workload: workload.clone(),
+        rounds: rounds as u32,
+        ranked_by: ranked_by.into(),
+        rows,
+        pairs,
+    }
 }
 
 fn cpu(report: &Report) -> Option<f64> {

@@ -8,7 +8,8 @@
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use procfs::process::{Process, all_processes};
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Ticks below which the split into user and system would be noise.
 const ENOUGH_TICKS: u64 = 20;
@@ -27,7 +28,7 @@ pub struct Snapshot {
 }
 
 /// What the messages between two snapshots have cost.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
     /// User and system time for each message, in nanoseconds.
     pub cpu_ns_per_message: f64,

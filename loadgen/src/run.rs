@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::check::{Fault, FaultLog, FaultyOpening};
 use crate::cost::{Cost, Snapshot, resident};
@@ -31,7 +32,7 @@ const LITTLE: f64 = 0.10;
 const DRIFT: f64 = 0.15;
 
 /// What stays the same over all runs of a command.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Settings {
     /// Seed of the payload.
     pub seed: u64,
@@ -64,7 +65,9 @@ impl std::fmt::Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 /// Whether a run's numbers can be believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
     /// Nothing speaks against them.
@@ -76,7 +79,7 @@ pub enum Status {
 }
 
 /// A status with its reasons.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// The status.
     pub status: Status,
@@ -85,7 +88,7 @@ pub struct Verdict {
 }
 
 /// The numbers of a run that is not INVALID.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Measured {
     /// Messages checked, those in flight at the end included. In echo a message is a line that
     /// came back; in fan-out it is one delivery.
@@ -113,7 +116,7 @@ pub struct Measured {
 }
 
 /// Everything about one run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// The server's name.
     pub server: String,
@@ -128,7 +131,7 @@ pub struct Report {
     /// The numbers; none if the run is INVALID.
     pub measured: Option<Measured>,
     /// Faults by kind.
-    pub faults: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<String, u64>,
     /// The first few faults in words.
     pub examples: Vec<String>,
 }
@@ -184,7 +187,7 @@ pub fn run(
         flood_control: (ours && workload.mode == Mode::Chat).then_some(false),
         verdict,
         measured,
-        faults: outcome.phase.faults.counts().map(|(fault, n)| (fault.name(), n)).collect(),
+        faults: outcome.phase.faults.counts().map(|(f, n)| (f.name().into(), n)).collect(),
         examples: outcome.phase.faults.examples().to_vec(),
     })
 }

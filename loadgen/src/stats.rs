@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::check::splitmix;
 
@@ -11,7 +12,7 @@ use crate::check::splitmix;
 const RESAMPLES: usize = 2000;
 
 /// A latency distribution in numbers; all in nanoseconds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     /// Values recorded.
     pub count: u64,
@@ -48,7 +49,7 @@ impl Latency {
 }
 
 /// Median and range of the rounds of one measure.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Spread {
     /// The middle value.
     pub median: f64,
@@ -99,7 +100,7 @@ pub fn false_difference(rounds: usize) -> f64 {
 }
 
 /// The ratio of `a` to `b`, round by round, with a 95 % interval from a seeded bootstrap.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Ratio {
     /// The geometric mean of the rounds' ratios.
     pub ratio: f64,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{HEADER, MAX_CONNECTIONS};
@@ -24,7 +25,9 @@ const MAX_CHAT: u32 = 350;
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Which half of the protocol a server is to speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Every line comes back.
@@ -44,7 +47,7 @@ impl Mode {
 }
 
 /// A workload with every number settled.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Workload {
     /// What it is called.
     pub name: String,
@@ -68,21 +71,30 @@ pub struct Workload {
     pub speakers: u32,
     /// How long is measured.
     #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
     pub duration: Duration,
     /// How long is driven first without being measured.
     #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
     pub warmup: Duration,
 }
 
 /// Durations as seconds in records.
 mod seconds {
-    use serde::Serializer;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub(super) fn serialize<S: Serializer>(
         duration: &std::time::Duration,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<std::time::Duration, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        std::time::Duration::try_from_secs_f64(seconds).map_err(D::Error::custom)
     }
 }
 
