@@ -3,10 +3,20 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{Failure, Launch};
+
+/// How often and how long apart an address that is in use is asked for again.
+///
+/// When a server on io_uring is killed, the kernel takes its rings apart on a thread of its own,
+/// some milliseconds after the process is gone, and only then closes the listener that was in one.
+/// No event tells when. What the former server was, the next cannot know: so all are patient.
+const ATTEMPTS: u32 = 40;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the flags say of it.
 pub(crate) struct Wanted {
@@ -66,7 +76,15 @@ impl<E> Launch<E> {
             socket.bind(&addr.into())?;
             Ok(socket)
         };
-        open().map_err(|error| self.cannot_listen(addr, &error))
+        let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        let mut result = open();
+        for _ in 1..ATTEMPTS {
+            if result.as_ref().is_err_and(in_use) {
+                thread::sleep(ATTEMPT_PAUSE);
+                result = open();
+            }
+        }
+        result.map_err(|error| self.cannot_listen(addr, &error))
     }
 
     fn start_listening(&self, socket: Socket) -> Result<TcpListener, Failure> {

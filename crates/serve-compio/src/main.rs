@@ -41,7 +41,7 @@ use futures_lite::future::{race, yield_now};
 use launch::{Counters, Failure, Launch, Place};
 use protocol::{ConnId, Due, Hub, Mail, Mode, Next, Outbox, Parcel, Session, Slots, Time};
 
-use crate::ring::{Batch, patiently, runtime};
+use crate::ring::{Batch, runtime};
 
 /// How long to leave the listener alone when there are no descriptors to be had.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -61,7 +61,7 @@ fn serve(launch: &'static Launch) -> Result<(), Failure> {
     let wakes = (0..launch.workers).map(|_| Event::new()).collect();
     let shared: &'static Shared = Box::leak(Box::new(Shared { launch, chat, hub, wakes }));
     let mut threads = Vec::new();
-    for (index, listener) in patiently(|| launch.listen_each())?.into_iter().enumerate() {
+    for (index, listener) in launch.listen_each()?.into_iter().enumerate() {
         // A ring belongs to the thread that makes it.
         let run = move || {
             let runtime = runtime().unwrap_or_else(|failure| launch.abort(&failure));
@@ -138,9 +138,9 @@ async fn accept(worker: &'static Worker, listener: net::TcpListener) {
         }
     };
     race(accepting, stop).await;
-    // The port is free once the kernel has given up accepting.
-    let _ = timeout(worker.launch.drain_timeout, listener.close()).await;
     let drained = async {
+        // The port is free once the kernel has given up accepting.
+        let _ = listener.close().await;
         while worker.open.get() > 0 {
             worker.freed.listen().await;
         }

@@ -1,8 +1,6 @@
 //! The ring as compio is told to set it up, and what it sends from.
 
 use std::num::NonZero;
-use std::thread;
-use std::time::Duration;
 
 use compio::buf::{IoBuf, IoVectoredBuf};
 use compio::driver::ProactorBuilder;
@@ -31,18 +29,6 @@ pub(crate) fn runtime() -> Result<Runtime, Failure> {
     let built = RuntimeBuilder::new().with_proactor(ring).event_interval(TASKS).build();
     let built = built.and_then(|runtime| runtime.buffer_pool().map(|_| runtime));
     built.map_err(|error| Failure::Unsupported(format!("io_uring cannot be had here: {error}")))
-}
-
-/// Tries again for a moment: a ring that was killed with its process lets go of its listener some
-/// milliseconds later than the process is gone, and there is no event that would tell.
-pub(crate) fn patiently<T>(attempt: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
-    for _ in 0..40 {
-        if let Ok(done) = attempt() {
-            return Ok(done);
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    attempt()
 }
 
 /// What the kernel sends from: it comes back when that is done.
