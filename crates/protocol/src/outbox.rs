@@ -32,9 +32,9 @@ impl Chunk {
 
 /// What is queued for one connection, in order.
 ///
-/// Bytes that [`Outbox::slices`] has handed out stay at their address until [`Outbox::advance`]
-/// passes them, whatever is queued behind them in the meantime: a kernel that completes a write
-/// later may still read them. For that, no buffer that holds bytes ever grows.
+/// Bytes that [`Outbox::lend`] has handed out stay at their address until the next
+/// [`Outbox::advance`], whatever is queued or discarded in the meantime: a kernel that completes a
+/// write later may still read them. For that, no buffer that holds bytes ever grows.
 #[derive(Default)]
 pub struct Outbox {
     /// The oldest bytes, when they were copied here. Empty: the first of `rest` is the oldest.
@@ -42,6 +42,8 @@ pub struct Outbox {
     rest: VecDeque<Chunk>,
     /// Bytes of the oldest chunk that are gone.
     gone: usize,
+    /// Chunks lent since the last `advance`, `first` included.
+    lent: usize,
     /// Bytes queued, and those taken by [`Outbox::take`] and not yet reported.
     len: usize,
     taken: usize,
@@ -125,12 +127,21 @@ impl Outbox {
         all.enumerate().map(|(n, bytes)| if n == 0 { &bytes[self.gone..] } else { bytes })
     }
 
-    /// The first `written` of the queued bytes are on their way: lets go of them.
+    /// The first `most` of [`Outbox::slices`], for a write that is still to be done when this
+    /// returns: until [`Outbox::advance`] tells that it is over, they are neither moved nor freed.
+    pub fn lend(&mut self, most: usize) -> impl Iterator<Item = &[u8]> {
+        self.lent = most.min(usize::from(!self.first.is_empty()) + self.rest.len());
+        self.slices().take(most)
+    }
+
+    /// A write is over, and the first `written` of the queued bytes are on their way: lets go of
+    /// them, and takes back what was lent.
     ///
     /// # Panics
     /// When that is more than is queued.
     pub fn advance(&mut self, written: usize) {
         assert!(written <= self.len, "wrote more than was queued");
+        self.lent = 0;
         self.len -= written;
         self.gone += written;
         if !self.first.is_empty() {
@@ -167,6 +178,7 @@ impl Outbox {
             first: core::mem::take(&mut self.first),
             rest: core::mem::take(&mut self.rest),
             gone: core::mem::take(&mut self.gone),
+            lent: 0,
             len: core::mem::take(&mut self.len),
             taken: 0,
             over_since: None,
@@ -175,17 +187,11 @@ impl Outbox {
         batch
     }
 
-    /// Forgets what is queued, except the rest of a message that has been written in part: the
-    /// way to say a last word to a reader that is too slow for all the others.
-    ///
-    /// It frees what [`Outbox::slices`] has handed out, so not while a kernel may still read that:
-    /// a completion model first awaits the write that is in flight.
+    /// Forgets what is queued, except what is lent and the rest of a message that has been written
+    /// in part: the way to say a last word to a reader that is too slow for all the others.
     pub fn discard(&mut self) {
-        if self.first.is_empty() {
-            self.rest.truncate(usize::from(self.gone > 0));
-        } else {
-            self.rest.clear();
-        }
+        let kept = self.lent.max(usize::from(self.gone > 0));
+        self.rest.truncate(kept.saturating_sub(usize::from(!self.first.is_empty())));
         self.len = self.slices().map(<[u8]>::len).sum();
     }
 }
@@ -269,10 +275,29 @@ mod tests {
         assert!(outbox.is_empty());
     }
 
+    #[test]
+    fn discarding_leaves_what_is_lent_and_no_more() {
+        let mut outbox = Outbox::default();
+        for text in [b"first\r\n", b"secnd\r\n", b"third\r\n"] {
+            let shared = outbox.share(message(text), &Limits::default(), Time::ZERO);
+            assert_eq!(shared, Ok(()));
+        }
+        assert_eq!(outbox.lend(2).count(), 2);
+        outbox.discard();
+        outbox.copy(b"bye\r\n");
+        assert_eq!(content(&outbox), b"first\r\nsecnd\r\nbye\r\n");
+        outbox.advance(1);
+        outbox.discard();
+        assert_eq!(content(&outbox), b"irst\r\n");
+        assert_eq!(outbox.len(), 6);
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Copy(Vec<u8>),
         Share(Vec<u8>),
+        Lend(usize),
+        Discard,
         /// Writes that many sixteenths of what is queued.
         Advance(usize),
     }
@@ -280,23 +305,25 @@ mod tests {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..300);
         let step = prop_oneof![
-            bytes().prop_map(Step::Copy),
-            bytes().prop_map(Step::Share),
-            (0..=16_usize).prop_map(Step::Advance),
+            4 => bytes().prop_map(Step::Copy),
+            4 => bytes().prop_map(Step::Share),
+            2 => (1..5_usize).prop_map(Step::Lend),
+            1 => Just(Step::Discard),
+            4 => (0..=16_usize).prop_map(Step::Advance),
         ];
         prop::collection::vec(step, 0..100)
     }
 
     proptest! {
-        /// Against one long string: the same bytes in the same order, and what was handed out
-        /// does not move while more is queued.
+        /// Against one long string: the same bytes in the same order, and what is lent does not
+        /// move while more is queued or the rest is discarded.
         #[test]
         fn agrees_with_a_string(steps in steps()) {
             let limits = Limits::default();
             let (mut outbox, mut model) = (Outbox::default(), Vec::new());
+            let mut lent = Vec::new();
             for step in steps {
                 let place = |slice: &[u8]| (slice.as_ptr(), slice.len());
-                let before: Vec<_> = outbox.slices().map(place).collect();
                 match step {
                     Step::Copy(bytes) => {
                         outbox.copy(&bytes);
@@ -306,20 +333,25 @@ mod tests {
                         prop_assert_eq!(outbox.share(message(&bytes), &limits, Time::ZERO), Ok(()));
                         model.extend(bytes);
                     }
+                    Step::Lend(most) => lent = outbox.lend(most).map(place).collect(),
+                    Step::Discard => {
+                        outbox.discard();
+                        model.truncate(outbox.len());
+                    }
                     Step::Advance(sixteenths) => {
+                        lent.clear();
                         let written = model.len() * sixteenths / 16;
                         outbox.advance(written);
                         model.drain(..written);
-                        prop_assert_eq!(content(&outbox), &model[..]);
-                        continue;
                     }
-                }
-                let after = outbox.slices().map(place);
-                for ((old, len), (new, longer)) in before.iter().zip(after) {
-                    prop_assert!(*old == new && *len <= longer, "moved");
                 }
                 prop_assert_eq!(content(&outbox), &model[..]);
                 prop_assert_eq!(outbox.len(), model.len());
+                let mut places = outbox.slices().map(place);
+                for (start, len) in &lent {
+                    let (now, longer) = places.next().expect("it was lent");
+                    prop_assert!(*start == now && *len <= longer, "moved");
+                }
             }
         }
     }

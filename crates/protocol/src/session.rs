@@ -193,8 +193,7 @@ impl Session {
         self.ended = true;
     }
 
-    /// Chat: takes what the hub has sent to this connection. While a write is in flight, a
-    /// completion model keeps [`Parcel::Close`] back: it may discard what is queued.
+    /// Chat: takes what the hub has sent to this connection.
     ///
     /// # Errors
     /// [`Full`], once, when the queue is over its limit: call [`crate::Hub::cut`].

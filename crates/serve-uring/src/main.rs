@@ -29,11 +29,9 @@ use std::thread;
 use std::time::Duration;
 
 use launch::{Counters, Failure, Launch, Place};
-use protocol::{
-    ConnId, Deadlines, Due, Hub, Mail, Mode, Next, Outbox, Parcel, Session, Slots, Time,
-};
+use protocol::{ConnId, Deadlines, Due, Hub, Mail, Mode, Next, Outbox, Session, Slots, Time};
 
-use crate::ring::{Bell, Completion, Flight, Received, Ring, Sizes, patiently};
+use crate::ring::{Bell, Completion, Flight, Received, Ring, Sizes};
 
 /// How long to leave the listener alone when there are no descriptors to be had.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -55,8 +53,7 @@ fn serve(launch: &'static Launch<Sizes>) -> Result<(), Failure> {
     }));
 
     let mut threads = Vec::new();
-    let listeners = patiently(|| launch.listen_each())?;
-    for (index, (listener, ring)) in listeners.into_iter().zip(rings).enumerate() {
+    for (index, (listener, ring)) in launch.listen_each()?.into_iter().zip(rings).enumerate() {
         let worker = Worker::new(index, shared, listener, ring);
         let run = || worker.run().unwrap_or_else(|failure| launch.abort(&failure));
         threads.push(thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?);
@@ -107,8 +104,6 @@ struct Conn {
     flight: Flight,
     /// Whether what is received is welcome.
     reading: bool,
-    /// The last parcel, which came while a send was in flight.
-    last: Option<Parcel>,
     _place: Place,
 }
 
@@ -138,7 +133,8 @@ impl Worker {
         loop {
             let next = self.deadlines.next().min(self.accept_at).min(self.drain_until);
             let timeout = (next < Time::NEVER).then(|| next.after(self.now));
-            self.ring.wait(timeout).map_err(Failure::of("io_uring_enter"))?;
+            let overflowed = self.ring.wait(timeout).map_err(Failure::of("io_uring_enter"))?;
+            self.counters.overflows.add(u64::from(overflowed));
             self.counters.wakeups.add(1);
             self.now = self.shared.launch.now();
             while let Some(completion) = self.ring.next() {
@@ -175,8 +171,7 @@ impl Worker {
         let Some(place) = launch.admit(&socket, peer, self.counters) else { return };
         let session = Session::new(&launch.settings, self.now);
         let (outbox, flight) = (Outbox::default(), Flight::default());
-        let conn =
-            Conn { socket, session, outbox, flight, reading: true, last: None, _place: place };
+        let conn = Conn { socket, session, outbox, flight, reading: true, _place: place };
         let (id, _) = self.conns.insert(conn);
         if let Some(hub) = &self.shared.hub {
             lock(hub).open(id, &peer.to_string(), self.now);
@@ -246,9 +241,8 @@ impl Worker {
         if !conn.flight.sending && !conn.outbox.is_empty() {
             conn.flight.sending = true;
             // SAFETY: until `sending` is false again, which `sent` and `release` see to, the outbox
-            // is only added to: it is not advanced, the last parcel, which may discard, waits for
-            // it, and a connection is dropped when nothing of it is in flight.
-            unsafe { self.ring.send(&conn.socket, &conn.outbox, id) };
+            // is not advanced, and no connection is dropped that has something in flight.
+            unsafe { self.ring.send(&conn.socket, &mut conn.outbox, id) };
         }
         self.settle(id);
     }
@@ -264,9 +258,6 @@ impl Worker {
         };
         self.counters.bytes_out.add(len as u64);
         conn.outbox.advance(len);
-        if let Some(last) = conn.last.take() {
-            let _ = conn.session.post(last, self.now, &mut conn.outbox);
-        }
         self.dirty.push_back(id);
     }
 
@@ -285,33 +276,28 @@ impl Worker {
         self.deadlines.set(id, conn.session.deadline(&conn.outbox));
     }
 
-    /// Writes to everybody to whom something has happened, and to whom the mail brings something.
+    /// Writes to everybody to whom something has happened, and to whom the mail brings something,
+    /// until there is no more mail.
     fn deliver(&mut self) {
-        self.collect();
-        while let Some(id) = self.dirty.pop_front() {
-            self.write(id);
-            if self.dirty.is_empty() {
-                self.collect();
+        while self.collect() || !self.dirty.is_empty() {
+            while let Some(id) = self.dirty.pop_front() {
+                self.write(id);
             }
         }
     }
 
     /// Takes the hub's mail to this worker's members, and tells the other workers that have some.
-    fn collect(&mut self) {
-        let Some(hub) = &self.shared.hub else { return };
+    /// Says whether there was any.
+    fn collect(&mut self) -> bool {
+        let Some(hub) = &self.shared.hub else { return false };
         let mut locked = lock(hub);
         locked.take(self.index, &mut self.mail);
         let others = locked.wakes(self.index);
         drop(locked);
         others.for_each(|worker| self.ring.tell(&self.shared.doors[worker], worker));
+        let any = !self.mail.is_empty();
         for Mail { to, parcel } in self.mail.drain(..) {
             let Some(conn) = self.conns.get_mut(to) else { continue };
-            if conn.flight.sending && matches!(parcel, Parcel::Close(_)) {
-                // It may throw away what the kernel is reading: the send must be over first.
-                conn.last = Some(parcel);
-                self.ring.cancel_send(to);
-                continue;
-            }
             if conn.outbox.is_empty() {
                 self.dirty.push_back(to);
             }
@@ -321,6 +307,7 @@ impl Worker {
             }
             self.deadlines.set(to, conn.session.deadline(&conn.outbox));
         }
+        any
     }
 
     fn expire(&mut self) {

@@ -11,7 +11,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -177,8 +176,9 @@ impl Ring {
     }
 
     /// Submits all that was asked for, and waits for a completion or until the time is over: the
-    /// one system call of a turn.
-    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// one system call of a turn. Says whether there are more completions than their queue holds:
+    /// the kernel keeps those until the next call.
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         self.budget = BUDGET;
         let timeout = if self.received.is_empty() { timeout } else { Some(Duration::ZERO) };
         let result = match timeout.map(Timespec::from) {
@@ -188,7 +188,9 @@ impl Ring {
                 self.uring.submitter().submit_with_args(1, &args)
             }
         };
-        if self.uring.submission().is_empty() {
+        let submissions = self.uring.submission();
+        let overflowed = submissions.cq_overflow();
+        if submissions.is_empty() {
             // What it needs to know of a vector, the kernel has copied (SUBMIT_STABLE).
             self.vectors_used = 0;
             self.vectors.truncate(VECTORS);
@@ -196,8 +198,10 @@ impl Ring {
         match result.as_ref().map_err(io::Error::raw_os_error) {
             // The time is over, a signal came, or (BUSY, AGAIN) the completions must be looked
             // at before there is room for more. What was not submitted still stands there.
-            Ok(_) | Err(Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
-            Err(_) => result.map(drop),
+            Ok(_) | Err(Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
+                Ok(overflowed)
+            }
+            Err(_) => result.map(|_| overflowed),
         }
     }
 
@@ -236,17 +240,17 @@ impl Ring {
     /// Sends as much as goes of what is queued.
     ///
     /// # Safety
-    /// Until it completes, nothing that [`Outbox::slices`] hands out now may be moved or freed: no
-    /// `advance`, no `discard`, no drop. To queue more is allowed.
-    pub(crate) unsafe fn send(&mut self, socket: &TcpStream, outbox: &Outbox, id: ConnId) {
+    /// Until it completes, the outbox that lends the bytes must be neither advanced nor dropped.
+    pub(crate) unsafe fn send(&mut self, socket: &TcpStream, outbox: &mut Outbox, id: ConnId) {
         let fd = Fd(socket.as_raw_fd());
-        let mut slices = outbox.slices();
+        let mut slices = outbox.lend(SLICES);
         let entry = match (slices.next(), slices.next()) {
             (Some(only), None) => {
                 let len = only.len().try_into().unwrap_or(u32::MAX);
                 opcode::Send::new(fd, only.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build()
             }
             _ => {
+                drop(slices);
                 let header = self.vector(outbox);
                 opcode::SendMsg::new(fd, header).flags(libc::MSG_NOSIGNAL as u32).build()
             }
@@ -320,7 +324,7 @@ impl Ring {
         }
     }
 
-    /// A vector of what is queued, in memory that is used again once it has been submitted.
+    /// A vector of what is lent, in memory that is used again once it has been submitted.
     fn vector(&mut self, outbox: &Outbox) -> *const libc::msghdr {
         if self.vectors_used == self.vectors.len() {
             // SAFETY: all of a header may be zero: numbers and pointers.
@@ -354,18 +358,6 @@ impl Drop for Ring {
         }
         let _ = self.uring.submitter().unregister_buf_ring(GROUP);
     }
-}
-
-/// Tries again for a moment: a ring that was killed with its process lets go of its listener some
-/// milliseconds later than the process is gone, and there is no event that would tell.
-pub(crate) fn patiently<T>(attempt: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
-    for _ in 0..20 {
-        if let Ok(done) = attempt() {
-            return Ok(done);
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    attempt()
 }
 
 /// What a completion means; nothing if it says no more than that there was nothing to cancel.

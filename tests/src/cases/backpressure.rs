@@ -21,6 +21,7 @@ pub(super) const CHAT: &[Case] = cases![Chat:
     a_member_over_the_soft_limit_for_too_long_is_cut,
     a_hundred_slow_of_a_thousand_are_cut_and_the_rest_get_everything,
     a_slow_member_that_recovers_loses_nothing,
+    a_slow_member_of_another_worker_is_cut_at_once,
     one_byte_now_and_then_does_not_hold_registration_open,
 ];
 
@@ -152,6 +153,27 @@ fn a_slow_member_is_cut_at_the_limit_with_the_reason(ctx: &Ctx) {
     slow.client.reading = true;
     let last = slow.is_cut();
     assert_eq!(last.text(), "Closing link: SendQ exceeded");
+}
+
+/// 23: A member whom another worker serves is cut when it is too slow, not when somebody says more.
+fn a_slow_member_of_another_worker_is_cut_at_once(ctx: &Ctx) {
+    let limits = ["--workers", "2", "--sendq", "64KiB", "--sendq-grace", "60s"];
+    let server = ctx.busy_chat(&limits);
+    let mut talker = server.member("talker");
+    talker.join("#c");
+    // The kernel chooses the worker: one of eight is not the talker's.
+    for nick in ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"] {
+        let _slow = slow_member(&server, nick, "#c");
+        talker.expect(&format!("{nick} JOIN #c"));
+        let (mut heard, before) = (Vec::new(), server.counter("slow_cut"));
+        while heard.is_empty() && server.counter("slow_cut") == before {
+            talker.client.send(message("#c", 0));
+            heard = talker.sync();
+        }
+        // It is over the limit, and from now on nobody says anything.
+        let quit = heard.pop().unwrap_or_else(|| talker.next());
+        assert_eq!((quit.command.as_str(), quit.from()), ("QUIT", nick));
+    }
 }
 
 /// Talks until a QUIT comes; gives how many messages were said. Each is answered for (by a PONG)
