@@ -31,20 +31,36 @@ pub fn splitmix(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The texts of one run: equal seed and length, equal texts.
+/// The texts of one run: equal seed and sizes, equal texts.
 pub struct Payload {
     table: Box<[u8]>,
     seed: u64,
-    len: usize,
+    /// The longest text's length.
+    longest: usize,
+    /// Lengths with the ends of their shares of 2^32, where there are several.
+    mix: Box<[(u64, usize)]>,
 }
 
 impl Payload {
     /// Texts of `len` bytes, header included, without a line end. `len` is at least [`HEADER`].
     pub fn new(seed: u64, len: usize) -> Self {
-        assert!(len >= HEADER, "a text must hold its header");
+        Self::mixed(seed, &[(len, 1)])
+    }
+
+    /// Texts of several lengths, each with its weight. The length of a text is a function of the
+    /// seed, the connection and the sequence number, like all else about it.
+    pub fn mixed(seed: u64, sizes: &[(usize, u32)]) -> Self {
+        assert!(sizes.iter().all(|&(len, _)| len >= HEADER), "a text must hold its header");
+        let longest = sizes.iter().map(|&(len, _)| len).max().expect("at least one length");
+        let all: u64 = sizes.iter().map(|&(_, weight)| u64::from(weight)).sum();
+        let mut until = 0;
+        let shares = sizes.iter().map(|&(len, weight)| {
+            until += u64::from(weight);
+            ((until << 32) / all, len)
+        });
         let mut state = seed;
         // Printable, and neither a space nor a colon, which mean something in chat.
-        let table = (0..OFFSETS + len)
+        let table = (0..OFFSETS + longest)
             .map(|_| {
                 loop {
                     let byte = b'!' + (splitmix(&mut state) % 94) as u8;
@@ -54,54 +70,78 @@ impl Payload {
                 }
             })
             .collect();
-        Self { table, seed, len }
+        let mix = if sizes.len() > 1 { shares.collect() } else { Box::default() };
+        Self { table, seed, longest, mix }
     }
 
-    /// The length of a text in bytes.
-    pub fn text_len(&self) -> usize {
-        self.len
+    /// The length of the longest text in bytes.
+    pub fn longest(&self) -> usize {
+        self.longest
     }
 
-    fn body(&self, conn: u32, seq: u32) -> &[u8] {
+    /// A number that looks random, for each text its own.
+    fn hash(&self, conn: u32, seq: u32) -> u64 {
         let key = self.seed ^ (u64::from(conn) << 32 | u64::from(seq));
-        let offset = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize % OFFSETS;
-        &self.table[offset..offset + self.len - HEADER]
+        key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// Writes the text of `(conn, seq)` into the first [`text_len`](Self::text_len) bytes of `out`.
-    pub fn write(&self, conn: u32, seq: u32, out: &mut [u8]) {
+    /// The length of the text of `(conn, seq)` in bytes.
+    #[inline]
+    pub fn text_len(&self, conn: u32, seq: u32) -> usize {
+        if self.mix.is_empty() { self.longest } else { self.drawn_len(conn, seq) }
+    }
+
+    fn drawn_len(&self, conn: u32, seq: u32) -> usize {
+        let drawn = splitmix(&mut self.hash(conn, seq)) >> 32;
+        let share = self.mix.iter().find(|&&(until, _)| drawn < until);
+        share.map_or(self.longest, |&(_, len)| len)
+    }
+
+    #[inline]
+    fn body(&self, conn: u32, seq: u32, len: usize) -> &[u8] {
+        let offset = (self.hash(conn, seq) >> 48) as usize % OFFSETS;
+        &self.table[offset..offset + len - HEADER]
+    }
+
+    /// Writes the text of `(conn, seq)` to the beginning of `out` and returns its length.
+    #[inline]
+    pub fn write(&self, conn: u32, seq: u32, out: &mut [u8]) -> usize {
+        let len = self.text_len(conn, seq);
         out[..HEADER].copy_from_slice(&header(conn, seq));
-        out[HEADER..self.len].copy_from_slice(self.body(conn, seq));
+        out[HEADER..len].copy_from_slice(self.body(conn, seq, len));
+        len
     }
 
     /// Whether `text` is exactly the text of `(conn, seq)`.
     #[inline]
     pub fn is(&self, conn: u32, seq: u32, text: &[u8]) -> bool {
-        text.len() == self.len
+        text.len() == self.text_len(conn, seq)
             && text[..HEADER] == header(conn, seq)
-            && text[HEADER..] == *self.body(conn, seq)
+            && text[HEADER..] == *self.body(conn, seq, text.len())
     }
 
     /// Whether `part` is what the line of `(conn, seq)`, its line feed included, has from byte
     /// `from` on. `part` does not reach over the end of the line.
     pub fn continues(&self, conn: u32, seq: u32, from: usize, part: &[u8]) -> bool {
         let header = header(conn, seq);
+        let len = self.text_len(conn, seq);
         let end = from + part.len();
         let head = from.min(HEADER)..end.min(HEADER);
-        let body = from.clamp(HEADER, self.len)..end.clamp(HEADER, self.len);
+        let body = from.clamp(HEADER, len)..end.clamp(HEADER, len);
         let (first, rest) = part.split_at(head.len());
         let (second, tail) = rest.split_at(body.len());
         first == &header[head]
-            && second == &self.body(conn, seq)[body.start - HEADER..body.end - HEADER]
+            && second == &self.body(conn, seq, len)[body.start - HEADER..body.end - HEADER]
             && tail.iter().all(|&byte| byte == b'\n')
     }
 
     /// Whether `text` is a beginning, but not the whole, of the text of `(conn, seq)`.
     pub fn is_prefix(&self, conn: u32, seq: u32, text: &[u8]) -> bool {
         let head = text.len().min(HEADER);
-        text.len() < self.len
+        let len = self.text_len(conn, seq);
+        text.len() < len
             && text[..head] == header(conn, seq)[..head]
-            && self.body(conn, seq).starts_with(&text[head..])
+            && self.body(conn, seq, len).starts_with(&text[head..])
     }
 }
 
@@ -328,8 +368,27 @@ mod tests {
     #[test]
     fn neighbours_have_different_bodies() {
         let payload = Payload::new(1, 64);
-        assert_ne!(payload.body(0, 0), payload.body(0, 1));
-        assert_ne!(payload.body(0, 0), payload.body(1, 0));
+        assert_ne!(payload.body(0, 0, 64), payload.body(0, 1, 64));
+        assert_ne!(payload.body(0, 0, 64), payload.body(1, 0, 64));
+    }
+
+    #[test]
+    fn sizes_come_in_their_shares_and_are_functions_of_the_line() {
+        let sizes = [(20, 90), (100, 9), (1000, 1)];
+        let (payload, again) = (Payload::mixed(5, &sizes), Payload::mixed(5, &sizes));
+        let mut text = vec![0; payload.longest()];
+        let mut counts = [0; 3];
+        for (conn, seq) in (0..100).flat_map(|conn| (0..1000).map(move |seq| (conn, seq))) {
+            let len = payload.write(conn, seq, &mut text);
+            assert!(again.is(conn, seq, &text[..len]));
+            assert!(len == 20 || again.is_prefix(conn, seq, &text[..20]));
+            counts[sizes.iter().position(|size| size.0 == len).unwrap()] += 1;
+        }
+        for (count, (_, weight)) in counts.into_iter().zip(sizes) {
+            let expected = f64::from(weight) * 1000.0;
+            // Five standard deviations of a count; the seed is fixed.
+            assert!((f64::from(count) - expected).abs() < 5.0 * expected.sqrt(), "{counts:?}");
+        }
     }
 
     #[test]

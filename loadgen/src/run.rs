@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Fault, FaultLog, FaultyOpening};
 use crate::cost::{Cost, Snapshot, resident};
-use crate::drive::{Phase, PhaseResult, Plan, Team};
+use crate::drive::{Phase, PhaseResult, Plan, Second, Team};
 use crate::models::{How, Target};
 use crate::progress::Progress;
 use crate::server::{Server, Start};
@@ -113,6 +113,9 @@ pub struct Measured {
     /// The latencies in full: for each name the recorded values (ns) with their counts.
     #[serde(skip)]
     pub histograms: Vec<(&'static str, Histogram<u64>)>,
+    /// The same second by second.
+    #[serde(skip)]
+    pub seconds: Vec<Second>,
 }
 
 /// Everything about one run.
@@ -235,6 +238,7 @@ impl Outcome {
             cpu_ns: 0,
             slices: Vec::new(),
             histograms: Vec::new(),
+            seconds: Vec::new(),
             faults,
         };
         Self { phase, cost: None, idle: None, stolen: 0.0 }
@@ -360,6 +364,7 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
         cost: outcome.cost.clone(),
         idle_bytes_per_connection: outcome.idle,
         histograms: phase.histograms.clone(),
+        seconds: phase.seconds.clone(),
     }
 }
 

@@ -1,62 +1,49 @@
-//! The echo driver: ping-pong is a window of one line per connection, pipelining one of many.
-//!
-//! A connection has no buffers. What it still has to write, and what it expects to read, are
-//! functions of a few numbers, so a short write or a split answer costs only a counter, and
-//! ten thousand connections cost what their sockets cost.
+//! The echo driver, a closed loop: ping-pong is a window of one line per connection, pipelining
+//! one of many, and an answer makes room for the next line.
 
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Result;
-use rustix::event::epoll::EventFlags;
-use rustix::fd::OwnedFd;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+use super::line::{Lines, Notes};
 use super::window::{Step, Window};
-use super::{BATCH, Driver, NAP, Phase, PhaseResult, Poller, RECEIVE, Shared, connect};
-use crate::check::{Fault, FaultLog, FaultyOpening, Payload, parse_header, show};
+use super::{Driver, NAP, Phase, PhaseResult, Shared};
+use crate::check::Payload;
 
-/// Bytes composed for one write at most; a deeper window takes several writes.
-const SEND: usize = 256 * 1024;
-
-/// One connection. Sequence numbers count lines: `next <= sent <= goal`.
-struct Conn {
-    fd: OwnedFd,
-    id: u32,
-    /// The line whose answer is expected next, and how many of its bytes were seen and right.
-    next: u32,
-    matched: usize,
-    /// The line that is to be written next, and how many of its bytes were written.
-    sent: u32,
-    sent_bytes: usize,
-    /// Lines below this number are to be written now.
-    goal: u32,
-    wants_out: bool,
-    dead: bool,
-    active: bool,
-    /// Unread bytes of a connection on which something was wrong; it is read line by line since.
-    wrong: Option<Vec<u8>>,
+/// When each line in flight was written: a ring of `ring` entries for each connection.
+struct Stamps {
+    at: Vec<u64>,
+    ring: usize,
 }
 
-/// One thread's share of the connections.
+impl Stamps {
+    fn place(&self, index: usize, seq: u32) -> usize {
+        index * self.ring + (seq as usize & (self.ring - 1))
+    }
+}
+
+impl Notes for Stamps {
+    #[inline]
+    fn written(&mut self, index: usize, seq: u32, now: u64) {
+        let place = self.place(index, seq);
+        self.at[place] = now;
+    }
+
+    #[inline]
+    fn answered(&mut self, index: usize, seq: u32, now: u64, window: &mut Window) {
+        if window.record {
+            window.note(0, now - self.at[self.place(index, seq)]);
+        }
+    }
+}
+
+/// One thread's share of the connections, with `depth` lines in flight on each active one.
 pub(super) struct Echo {
-    addr: SocketAddr,
-    ids: Range<u32>,
-    active: u32,
+    lines: Lines<Stamps>,
     depth: u32,
-    payload: Payload,
     stall: Duration,
-    poller: Poller,
-    conns: Vec<Conn>,
-    /// When each line in flight was written: a ring of `ring` entries for each connection.
-    stamps: Vec<u64>,
-    ring: usize,
-    inbox: Vec<u8>,
-    outbox: Vec<u8>,
-    /// Lines that are to be answered before the phase ends.
-    outstanding: u64,
 }
 
 impl Echo {
@@ -70,333 +57,42 @@ impl Echo {
         stall: Duration,
     ) -> Result<Self> {
         let ring = depth.next_power_of_two() as usize;
-        Ok(Self {
-            addr,
-            active,
-            depth,
-            stall,
-            poller: Poller::new()?,
-            conns: Vec::with_capacity(ids.len()),
-            stamps: vec![0; ring * ids.len()],
-            ring,
-            inbox: vec![0; RECEIVE],
-            outbox: vec![0; SEND.max(payload.text_len() + 1)],
-            payload,
-            ids,
-            outstanding: 0,
-        })
-    }
-
-    /// Spreads the active connections evenly over all.
-    fn is_active(&self, index: u32) -> bool {
-        let (all, active) = (self.ids.len() as u64, u64::from(self.active));
-        (u64::from(index) + 1) * active / all > u64::from(index) * active / all
-    }
-
-    /// Gives each of `range` its first lines of a phase and writes them.
-    fn begin(&mut self, range: Range<usize>, window: &mut Window) -> Result<()> {
-        for index in range {
-            let conn = &mut self.conns[index];
-            let lines = match window.sending {
-                _ if conn.dead => 0,
-                true if conn.active => self.depth,
-                true => 0,
-                false => 1,
-            };
-            conn.goal = conn.goal.wrapping_add(lines);
-            self.outstanding += u64::from(lines);
-            let now = window.now();
-            self.write(index, now, window)?;
-        }
-        Ok(())
-    }
-
-    /// Serves events until the phase is over.
-    fn drain(&mut self, window: &mut Window, shared: &Shared) -> Result<()> {
-        loop {
-            for n in 0..self.poller.wait(NAP)? {
-                let (index, ready) = self.poller.event(n);
-                if ready.contains(EventFlags::OUT) {
-                    let now = window.now();
-                    self.write(index, now, window)?;
-                }
-                if ready.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
-                    self.read(index, window)?;
-                }
-            }
-            match window.batch(self.outstanding, shared) {
-                Step::Go => {}
-                Step::StopSending => self.stop_sending(),
-                Step::Finish => return Ok(()),
-            }
-        }
-    }
-
-    /// One receive, its check, and the lines that its answers make room for.
-    #[inline]
-    fn read(&mut self, index: usize, window: &mut Window) -> Result<()> {
-        let conn = &mut self.conns[index];
-        if conn.dead {
-            return Ok(());
-        }
-        let received = match recv(&conn.fd, &mut self.inbox[..], RecvFlags::empty()) {
-            Ok((0, _)) => return self.closed(index, "closed by the server", window),
-            Ok((n, _)) => n,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
-            Err(e) => return self.closed(index, &e.to_string(), window),
-        };
-        // Stamped for each receive, and not for each batch of events: the batch would add to a
-        // latency the time that the connections before this one took. All lines of one receive
-        // had arrived by now, so they share the stamp, and so do the lines that are written in
-        // return, which follow after nothing but the check: one clock reading for both.
-        let now = window.now();
-        let answers = self.check(index, received, now, window);
-        if answers == 0 {
-            return Ok(());
-        }
-        self.outstanding = self.outstanding.saturating_sub(u64::from(answers));
-        if !window.sending {
-            return Ok(());
-        }
-        self.conns[index].goal = self.conns[index].goal.wrapping_add(answers);
-        self.outstanding += u64::from(answers);
-        self.write(index, now, window)
-    }
-
-    /// Compares what was received with what is due. Returns how many lines are answered.
-    #[inline]
-    fn check(&mut self, index: usize, received: usize, now: u64, window: &mut Window) -> u32 {
-        let conn = &mut self.conns[index];
-        let payload = &self.payload;
-        let stamps = &self.stamps[index * self.ring..(index + 1) * self.ring];
-        let size = payload.text_len() + 1;
-        let mut data = &self.inbox[..received];
-        let before = conn.next;
-        while !data.is_empty() && conn.wrong.is_none() {
-            let take = data.len().min(size - conn.matched);
-            let asked = if conn.next == conn.sent { conn.sent_bytes } else { size };
-            let right = conn.matched + take <= asked
-                && if take == size {
-                    data[size - 1] == b'\n' && payload.is(conn.id, conn.next, &data[..size - 1])
-                } else {
-                    payload.continues(conn.id, conn.next, conn.matched, &data[..take])
-                };
-            if !right {
-                let mut seen = line(payload, conn.id, conn.next);
-                seen.truncate(conn.matched);
-                conn.matched = 0;
-                conn.wrong = Some(seen);
-                break;
-            }
-            conn.matched += take;
-            data = &data[take..];
-            if conn.matched == size {
-                if window.record {
-                    let sent = stamps[conn.next as usize & (self.ring - 1)];
-                    window.histograms[0].1.saturating_record(now - sent);
-                }
-                conn.matched = 0;
-                conn.next = conn.next.wrapping_add(1);
-            }
-        }
-        if conn.wrong.is_some() {
-            examine(conn, payload, data, &mut window.faults);
-        }
-        let answers = conn.next.wrapping_sub(before);
-        window.total += u64::from(answers);
-        answers
-    }
-
-    /// Writes what the connection has to say, as far as the socket takes it.
-    fn write(&mut self, index: usize, now: u64, window: &mut Window) -> Result<()> {
-        let conn = &mut self.conns[index];
-        let payload = &self.payload;
-        let size = payload.text_len() + 1;
-        while conn.sent != conn.goal && !conn.dead {
-            let fit = (self.outbox.len() / size) as u32;
-            let lines = conn.goal.wrapping_sub(conn.sent).min(fit);
-            for n in 0..lines {
-                let seq = conn.sent.wrapping_add(n);
-                let at = n as usize * size;
-                payload.write(conn.id, seq, &mut self.outbox[at..]);
-                self.outbox[at + size - 1] = b'\n';
-                if n > 0 || conn.sent_bytes == 0 {
-                    self.stamps[index * self.ring + (seq as usize & (self.ring - 1))] = now;
-                }
-            }
-            let bytes = &self.outbox[conn.sent_bytes..lines as usize * size];
-            let written = match send(&conn.fd, bytes, SendFlags::NOSIGNAL) {
-                Ok(n) => n,
-                Err(Errno::AGAIN) => 0,
-                Err(Errno::INTR) => continue,
-                Err(e) => return self.closed(index, &e.to_string(), window),
-            };
-            let short = written < bytes.len();
-            let done = conn.sent_bytes + written;
-            window.sent += (done / size) as u64;
-            conn.sent = conn.sent.wrapping_add((done / size) as u32);
-            conn.sent_bytes = done % size;
-            if short {
-                break;
-            }
-        }
-        let wants_out = conn.sent != conn.goal && !conn.dead;
-        if wants_out != conn.wants_out {
-            conn.wants_out = wants_out;
-            self.poller.want_out(&conn.fd, index, wants_out)?;
-        }
-        Ok(())
-    }
-
-    /// Nothing new is begun; a line that is partly written is finished.
-    fn stop_sending(&mut self) {
-        self.outstanding = 0;
-        for conn in &mut self.conns {
-            conn.goal = conn.sent.wrapping_add(u32::from(conn.sent_bytes > 0));
-            self.outstanding += u64::from(conn.goal.wrapping_sub(conn.next));
-        }
-    }
-
-    fn closed(&mut self, index: usize, why: &str, window: &mut Window) -> Result<()> {
-        let conn = &mut self.conns[index];
-        let lines = conn.goal.wrapping_sub(conn.next);
-        window.faults.add(Fault::Closed, 1, || {
-            format!("connection {}: {why}, {lines} lines unanswered", conn.id)
-        });
-        conn.dead = true;
-        conn.next = conn.goal;
-        conn.sent = conn.goal;
-        self.outstanding = self.outstanding.saturating_sub(u64::from(lines));
-        self.poller.delete(&conn.fd)
-    }
-
-    /// What is missing at the end of a phase is a fault of its own.
-    fn settle(&mut self, window: &mut Window) {
-        for conn in &mut self.conns {
-            let missing = conn.goal.wrapping_sub(conn.next);
-            if missing == 0 {
-                continue;
-            }
-            let size = self.payload.text_len() + 1;
-            let fault = if conn.matched > 0 { Fault::Truncated } else { Fault::Unanswered };
-            window.faults.add(fault, u64::from(missing), || {
-                let part = format!("{} of {size} bytes came", conn.matched);
-                format!("connection {}, line {}: {part}, then nothing", conn.id, conn.next)
-            });
-        }
+        let stamps = Stamps { at: vec![0; ring * ids.len()], ring };
+        let lines = Lines::new(addr, ids, active, payload, stall, stamps)?;
+        Ok(Self { lines, depth, stall })
     }
 }
 
 impl Driver for Echo {
     fn open(&mut self, shared: &Shared) -> Result<()> {
-        for first in self.ids.clone().step_by(BATCH) {
-            let ids = first..self.ids.end.min(first + BATCH as u32);
-            let from = self.conns.len();
-            for (fd, id) in connect::batch(self.addr, ids.clone(), self.stall, shared)?
-                .into_iter()
-                .zip(ids.clone())
-            {
-                self.poller.add(&fd, self.conns.len())?;
-                let active = self.is_active(id - self.ids.start);
-                self.conns.push(Conn::new(fd, id, active));
-            }
-            // An established connection may still wait in the backlog; an answered one does not.
-            let mut window = Window::new(Phase::Touch, self.stall, &[]);
-            self.begin(from..self.conns.len(), &mut window)?;
-            self.drain(&mut window, shared)?;
-            self.settle(&mut window);
-            if !window.faults.is_empty() {
-                return Err(FaultyOpening(window.faults).into());
-            }
-        }
-        Ok(())
+        self.lines.open(shared)
     }
 
     fn run(&mut self, phase: Phase, shared: &Shared) -> Result<PhaseResult> {
-        self.outstanding = 0;
+        let lines = &mut self.lines;
+        lines.outstanding = 0;
         let mut window = Window::new(phase, self.stall, &["latency"]);
-        self.begin(0..self.conns.len(), &mut window)?;
-        self.drain(&mut window, shared)?;
-        self.settle(&mut window);
+        for index in 0..lines.conns.len() {
+            if window.sending && lines.conns[index].active {
+                lines.ask(index, self.depth);
+                lines.write(index, window.now(), &mut window)?;
+            }
+        }
+        loop {
+            for n in 0..lines.poller.wait(NAP)? {
+                let Some(answers) = lines.event(n, &mut window)? else { continue };
+                if window.sending {
+                    lines.ask(answers.index, answers.lines);
+                    lines.write(answers.index, answers.now, &mut window)?;
+                }
+            }
+            match window.batch(lines.outstanding, shared) {
+                Step::Go => {}
+                Step::StopSending => lines.stop_sending(),
+                Step::Finish => break,
+            }
+        }
+        lines.settle(&mut window);
         Ok(window.finish())
     }
-}
-
-impl Conn {
-    fn new(fd: OwnedFd, id: u32, active: bool) -> Self {
-        Self {
-            fd,
-            id,
-            next: 0,
-            matched: 0,
-            sent: 0,
-            sent_bytes: 0,
-            goal: 0,
-            wants_out: false,
-            dead: false,
-            active,
-            wrong: None,
-        }
-    }
-}
-
-/// The line `(conn, seq)` with its end.
-fn line(payload: &Payload, conn: u32, seq: u32) -> Vec<u8> {
-    let mut line = vec![b'\n'; payload.text_len() + 1];
-    payload.write(conn, seq, &mut line);
-    line
-}
-
-/// Reads a connection on which something was wrong line by line, and says what it was.
-#[cold]
-fn examine(conn: &mut Conn, payload: &Payload, data: &[u8], faults: &mut FaultLog) {
-    let mut buffer = conn.wrong.take().unwrap_or_default();
-    buffer.extend_from_slice(data);
-    let mut at = 0;
-    while let Some(end) = memchr::memchr(b'\n', &buffer[at..]) {
-        judge(conn, payload, &buffer[at..at + end], faults);
-        at += end + 1;
-    }
-    buffer.drain(..at);
-    let unasked = conn.next == conn.sent && buffer.len() > conn.sent_bytes;
-    if unasked || buffer.len() > 2 * payload.text_len() + 2 {
-        let fault = if unasked { Fault::Early } else { Fault::Altered };
-        faults.add(fault, 1, || format!("connection {}: {}", conn.id, show(&buffer)));
-        buffer.clear();
-    }
-    conn.wrong = Some(buffer);
-}
-
-/// Names the fault of one line, and finds the place from which to go on.
-fn judge(conn: &mut Conn, payload: &Payload, text: &[u8], faults: &mut FaultLog) {
-    let (id, next) = (conn.id, conn.next);
-    let waiting = conn.sent.wrapping_sub(next);
-    if waiting > 0 && payload.is(id, next, text) {
-        conn.next = next.wrapping_add(1);
-        return;
-    }
-    let describe = || format!("connection {id}: line {next} is due, came {}", show(text));
-    let stream = u64::from(id);
-    match parse_header(text) {
-        Some((from, seq)) if from == id && payload.is(id, seq, text) => {
-            let ahead = seq.wrapping_sub(next);
-            if ahead > u32::MAX / 2 {
-                faults.behind(stream, seq, describe);
-            } else if ahead >= waiting {
-                faults.add(Fault::Early, 1, describe);
-            } else {
-                faults.gap(stream, next, seq, describe);
-                conn.next = seq.wrapping_add(1);
-            }
-            return;
-        }
-        _ if waiting == 0 => return faults.add(Fault::Early, 1, describe),
-        Some((from, seq)) if from != id && payload.is(from, seq, text) => {
-            faults.add(Fault::Crossed, 1, describe);
-        }
-        _ if payload.is_prefix(id, next, text) => faults.add(Fault::Truncated, 1, describe),
-        _ => faults.add(Fault::Altered, 1, describe),
-    }
-    // Whatever it was, it came in the place of the line that was due.
-    conn.next = next.wrapping_add(1);
 }

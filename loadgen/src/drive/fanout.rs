@@ -16,7 +16,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::ledger::{Delivery, Ledger, Shape};
+use super::ledger::{Delivery, HISTOGRAMS, Ledger, Shape};
 use super::window::{Step, Window};
 use super::{BATCH, Driver, NAP, Phase, PhaseResult, Poller, RECEIVE, Shared, connect};
 use crate::check::{Fault, FaultyOpening, Payload, show};
@@ -352,7 +352,7 @@ impl Driver for Fanout {
     }
 
     fn run(&mut self, phase: Phase, shared: &Shared) -> Result<PhaseResult> {
-        let mut window = Window::new(phase, self.stall, &["last", "first", "median"]);
+        let mut window = Window::new(phase, self.stall, &HISTOGRAMS);
         if window.sending {
             for speaker in self.ledger.speakers() {
                 self.speak(speaker, &mut window)?;

@@ -12,6 +12,12 @@ use crate::check::{Fault, Payload, parse_header, parse_hex, show};
 /// Length of a nickname: `u` and five hexadecimal digits.
 const NICK: usize = 6;
 
+/// The histograms of a phase, and their places in it.
+pub(super) const HISTOGRAMS: [&str; 3] = ["last", "first", "median"];
+const LAST: usize = 0;
+const FIRST: usize = 1;
+const MEDIAN: usize = 2;
+
 /// The measures of a thread's share of a fan-out workload.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
@@ -111,7 +117,7 @@ impl Ledger {
 
     /// Bytes that a full window of one speaker takes, more or less.
     pub(super) fn window_bytes(&self) -> usize {
-        self.shape.depth as usize * (self.payload.text_len() + 32)
+        self.shape.depth as usize * (self.payload.longest() + 32)
     }
 
     /// `#c` and five digits: the channel of member `index`, numbered among all threads.
@@ -158,7 +164,7 @@ impl Ledger {
             out.extend_from_slice(&channel);
             out.extend_from_slice(b" :");
             let at = out.len();
-            out.resize(at + self.payload.text_len(), 0);
+            out.resize(at + self.payload.longest(), 0);
             self.payload.write(id, sent, &mut out[at..]);
             out.extend_from_slice(b"\r\n");
             *self.flight(speaker, sent) = Flight { sent_at, heard: 0 };
@@ -182,7 +188,7 @@ impl Ledger {
         let (place, speaker) = self.speaker(index, data.get(1..1 + NICK)?)?;
         let state = &self.speakers[speaker as usize];
         let text = state.prefix.len();
-        let end = text + self.payload.text_len();
+        let end = text + self.payload.longest();
         if text == 0 || data.len() < end + 2 {
             return None;
         }
@@ -210,15 +216,14 @@ impl Ledger {
         let (heard, age) = (flight.heard, now.saturating_sub(flight.sent_at));
         window.total += 1;
         if window.record {
-            let [last, first, median] = &mut window.histograms[..] else { return };
             if heard == 1 {
-                first.1.saturating_record(age);
+                window.note(FIRST, age);
             }
             if heard == receivers.div_ceil(2) {
-                median.1.saturating_record(age);
+                window.note(MEDIAN, age);
             }
             if heard == receivers {
-                last.1.saturating_record(age);
+                window.note(LAST, age);
             }
         }
         if heard == receivers {

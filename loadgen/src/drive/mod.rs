@@ -8,6 +8,7 @@ mod connect;
 mod echo;
 mod fanout;
 mod ledger;
+mod line;
 mod team;
 mod window;
 
@@ -74,6 +75,8 @@ pub struct PhaseResult {
     pub slices: Vec<u64>,
     /// Latencies in nanoseconds, by name, the most telling one first.
     pub histograms: Vec<(&'static str, Histogram<u64>)>,
+    /// The same second by second, from the beginning of the window to the last answer.
+    pub seconds: Vec<Second>,
     /// What was wrong.
     pub faults: FaultLog,
 }
@@ -93,7 +96,39 @@ impl PhaseResult {
             // Histograms of equal bounds always add up.
             sum.add(&histogram).expect("histograms of one shape");
         }
+        let both = self.seconds.len().min(other.seconds.len());
+        let mut seconds = other.seconds.into_iter();
+        for (sum, second) in self.seconds.iter_mut().zip(seconds.by_ref().take(both)) {
+            sum.merge(second);
+        }
+        self.seconds.extend(seconds);
         self.faults.merge(other.faults);
+    }
+}
+
+/// One second of a phase, so that a stall is seen, and runs can be merged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Second {
+    /// Messages checked in it.
+    pub messages: u64,
+    /// For each of the phase's histograms, in their order, the values recorded in this second
+    /// (ns, the upper end of their class, ascending) with their counts.
+    pub counts: Vec<Vec<(u64, u64)>>,
+}
+
+impl Second {
+    /// Adds the same second of another thread.
+    fn merge(&mut self, other: Self) {
+        self.messages += other.messages;
+        for (sum, counts) in self.counts.iter_mut().zip(other.counts) {
+            sum.extend(counts);
+            sum.sort_unstable();
+            sum.dedup_by(|next, kept| {
+                let same = next.0 == kept.0;
+                kept.1 += if same { next.1 } else { 0 };
+                same
+            });
+        }
     }
 }
 
@@ -170,5 +205,17 @@ impl Poller {
     fn event(&self, n: usize) -> (usize, epoll::EventFlags) {
         let event = self.events[n];
         (event.data.u64() as usize, event.flags)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_of_threads_add_up() {
+        let mut one = Second { messages: 3, counts: vec![vec![(10, 1), (30, 2)]] };
+        one.merge(Second { messages: 5, counts: vec![vec![(10, 1), (20, 1), (30, 3)]] });
+        assert_eq!(one, Second { messages: 8, counts: vec![vec![(10, 2), (20, 1), (30, 5)]] });
     }
 }

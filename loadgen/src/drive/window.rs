@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Phase, PhaseResult, Shared, histogram};
+use super::{Phase, PhaseResult, Second, Shared, histogram};
 use crate::check::FaultLog;
 
 /// After a first fault the phase goes on this long, so that its fellows are seen and named.
@@ -15,6 +15,8 @@ const AFTER_FAULT: Duration = Duration::from_millis(200);
 const IMPATIENT: Duration = Duration::from_millis(500);
 /// Parts of a window between which the rate may not drift.
 const SLICES: u64 = 10;
+/// A second in nanoseconds.
+const SECOND: u64 = 1_000_000_000;
 
 /// What a driver is to do after a batch of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,12 @@ pub(super) struct Window {
     cpu_ns: u64,
     slices: Vec<u64>,
     sliced: u64,
-    pub(super) histograms: Vec<(&'static str, Histogram<u64>)>,
+    /// What was noted before the second that is running.
+    histograms: Vec<(&'static str, Histogram<u64>)>,
+    /// What was noted in the second that is running.
+    running: Vec<Histogram<u64>>,
+    seconds: Vec<Second>,
+    counted: u64,
     pub(super) faults: FaultLog,
 }
 
@@ -68,6 +75,9 @@ impl Window {
             slices: Vec::with_capacity(SLICES as usize + 1),
             sliced: 0,
             histograms: names.iter().map(|&name| (name, histogram())).collect(),
+            running: names.iter().map(|_| histogram()).collect(),
+            seconds: Vec::with_capacity((duration.as_secs() + 2) as usize),
+            counted: 0,
             faults: FaultLog::default(),
         }
     }
@@ -78,9 +88,22 @@ impl Window {
         self.began.elapsed().as_nanos() as u64
     }
 
+    /// Records a value (ns) in the `n`th histogram.
+    #[inline]
+    pub(super) fn note(&mut self, n: usize, value: u64) {
+        self.running[n].saturating_record(value);
+    }
+
     /// To be called after every batch of events, with what is still unanswered.
     pub(super) fn batch(&mut self, outstanding: u64, shared: &Shared) -> Step {
         let now = self.now();
+        while self.record && now >= (self.seconds.len() as u64 + 1) * SECOND {
+            self.end_second();
+        }
+        if outstanding == 0 {
+            // Nobody is waited for: in an open loop that is no stall.
+            self.progress_at = now;
+        }
         if self.total != self.published {
             shared.messages.fetch_add(self.total - self.published, Relaxed);
             self.published = self.total;
@@ -120,7 +143,24 @@ impl Window {
         }
     }
 
-    pub(super) fn finish(self) -> PhaseResult {
+    /// Books what was noted since the last second ended. A batch of events that spans the end of
+    /// a second counts for the second in which it began.
+    fn end_second(&mut self) {
+        let mut counts = Vec::with_capacity(self.running.len());
+        for ((_, sum), running) in self.histograms.iter_mut().zip(&mut self.running) {
+            let recorded = running.iter_recorded();
+            counts.push(recorded.map(|v| (v.value_iterated_to(), v.count_at_value())).collect());
+            sum.add(&*running).expect("histograms of one shape");
+            running.reset();
+        }
+        self.seconds.push(Second { messages: self.total - self.counted, counts });
+        self.counted = self.total;
+    }
+
+    pub(super) fn finish(mut self) -> PhaseResult {
+        if self.record && self.total > self.counted {
+            self.end_second();
+        }
         PhaseResult {
             in_window: self.in_window,
             total: self.total,
@@ -129,6 +169,7 @@ impl Window {
             cpu_ns: self.cpu_ns,
             slices: self.slices,
             histograms: self.histograms,
+            seconds: self.seconds,
             faults: self.faults,
         }
     }
