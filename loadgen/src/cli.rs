@@ -140,7 +140,7 @@ pub struct Compare {
     /// One more server: a command that serves at {addr}; may be repeated
     #[arg(long, value_name = "COMMAND")]
     pub cmd: Vec<String>,
-    /// Workloads (default: all; see `loadgen list`)
+    /// Workloads (default: those that `loadgen list` marks; the others only by name)
     #[arg(long, value_name = "X,Y", value_delimiter = ',')]
     pub workloads: Vec<String>,
     /// Rounds: in each, every server runs every workload once [default: 5, or 3 with many servers]

@@ -19,7 +19,7 @@ use crate::run::{Interrupted, Report, Settings, Status};
 use crate::server::{Server, Start, pin, raise_descriptor_limit};
 use crate::table;
 use crate::verify::{Finding, Outcome};
-use crate::workload::{Mode, Workload, summaries};
+use crate::workload::{self, Mode, Workload};
 
 /// Version of the JSON that `--json` prints; it grows when a field changes its meaning.
 const SCHEMA: u32 = 1;
@@ -78,7 +78,7 @@ pub fn list(args: &List) -> Result<ExitCode> {
                         "unsupported": e.unsupported, "missing": models.missing(e) })
             })
             .collect();
-        let value = json!({ "schema": SCHEMA, "models": entries, "workloads": summaries() });
+        let value = json!({ "schema": SCHEMA, "models": entries, "workloads": workload::list()? });
         table::print(&format!("{value:#}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -93,9 +93,13 @@ pub fn list(args: &List) -> Result<ExitCode> {
         .collect();
     let header = ["model", "speaks", "what it is", "runs here", "unsupported"];
     let mut text = table::draw(&header, &rows, header.len());
-    let rows: Vec<_> = summaries().into_iter().map(|(n, s)| vec![n.to_owned(), s]).collect();
+    let compared = |default| if default { "yes" } else { "by name" };
+    let rows: Vec<_> = workload::list()?
+        .into_iter()
+        .map(|w| vec![w.name.to_owned(), w.summary, compared(w.default).to_owned()])
+        .collect();
     text.push('\n');
-    text.push_str(&table::draw(&["workload", "what it asks"], &rows, 2));
+    text.push_str(&table::draw(&["workload", "what it asks", "in compare"], &rows, 3));
     table::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -148,6 +152,9 @@ fn run_workload(args: &Run, target: &Target) -> Result<Workload> {
     }
     if !target.modes.contains(&workload.mode) {
         bail!("{} does not speak {}, which {name} needs", target.name, workload.mode.name());
+    }
+    if let Some(why) = target.refuses(&workload) {
+        bail!(why);
     }
     Ok(workload)
 }
@@ -214,9 +221,11 @@ fn compare_plan(args: &Compare, models: &Models) -> Result<compare::Plan> {
     }
     let quick = ["ping-pong", "fan-out"].map(str::to_owned);
     let names = if args.quick && args.workloads.is_empty() { &quick[..] } else { &args.workloads };
-    let workloads = if names.is_empty() { crate::workload::names().len() } else { names.len() };
+    let standing: Vec<String> =
+        workload::list()?.into_iter().filter(|w| w.default).map(|w| w.name.to_owned()).collect();
+    let names = if names.is_empty() { &standing[..] } else { names };
     let entrants = targets.len() + usize::from(args.reference);
-    let (rounds, (duration, warmup)) = fit(entrants * workloads, args.rounds, args.quick);
+    let (rounds, (duration, warmup)) = fit(entrants * names.len(), args.rounds, args.quick);
     Ok(compare::Plan {
         targets,
         workloads: compare::workloads(names, &args.changes, duration, warmup)?,
@@ -259,6 +268,8 @@ pub fn verify(args: &Verify) -> Result<ExitCode> {
             connections: 64,
             workers: args.common.workers,
             no_flood_control: mode == Mode::Chat,
+            wait: Duration::ZERO,
+            work: Duration::ZERO,
             cpus: Some(&pinning.server[..]).filter(|cpus| !cpus.is_empty()),
         };
         let server = Server::start(&target, &start)?;

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use crate::workload::Mode;
+use crate::workload::{Mode, Workload};
 
 /// The name of the null reference in tables and records.
 pub const NULL: &str = "null (bare epoll)";
@@ -196,9 +196,18 @@ impl Target {
         Ok(Self::new(addr, How::Running(resolved, pid), vec![Mode::Echo, Mode::Chat]))
     }
 
-    /// Why it cannot serve so many connections at once, if the model itself has such a limit.
-    pub fn refuses(&self, connections: u32) -> Option<String> {
-        let most = self.most_connections.filter(|most| *most < connections)?;
+    /// Why it cannot take part in a workload: the model itself has a limit, or the server must be
+    /// told to wait or to work and only those of the workspace know how.
+    pub fn refuses(&self, workload: &Workload) -> Option<String> {
+        let ours = matches!(self.how, How::Package(..) | How::Program(..));
+        if workload.slows_the_handler() && !ours {
+            return Some(format!(
+                "{} needs a server of this workspace, which takes --wait and --work; another one \
+                 must wait or work by itself: drive it with ping-pong",
+                workload.name
+            ));
+        }
+        let most = self.most_connections.filter(|most| *most < workload.connections)?;
         Some(format!("the model serves at most {most} at once; ask for --connections {most}"))
     }
 

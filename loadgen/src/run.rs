@@ -95,11 +95,16 @@ pub struct Measured {
     pub messages: u64,
     /// Messages checked for each second of the window.
     pub messages_per_second: f64,
+    /// Bytes of those messages, line ends included, for each second: in echo as many went each way.
+    pub bytes_per_second: f64,
     /// Deliveries of one message that was sent; 1 in echo.
     pub deliveries_per_sent: f64,
+    /// Connections opened, asked and closed for each second of the window; churn only.
+    pub visits_per_second: Option<f64>,
     /// Length of the window in seconds.
     pub window_seconds: f64,
-    /// Latencies by name: `latency` in echo; `first`, `median` and `last` delivery in fan-out.
+    /// Latencies by name: `latency` in echo; `first`, `median` and `last` delivery in fan-out;
+    /// in churn `answered`, from the connect to the first answer, and `visit`, to the end.
     pub latency: BTreeMap<String, Latency>,
     /// Busiest generator thread's part of a processor, from 0 to 1.
     pub generator_cpu: f64,
@@ -140,9 +145,10 @@ pub struct Report {
 }
 
 impl Measured {
-    /// The latency that a table shows: of a line in echo, of the last delivery in fan-out.
+    /// The latency that a table shows: of a line in echo, of the last delivery in fan-out, of the
+    /// whole visit in churn.
     pub fn main_latency(&self) -> Option<&Latency> {
-        self.latency.get("latency").or_else(|| self.latency.get("last"))
+        ["latency", "last", "visit"].iter().find_map(|name| self.latency.get(*name))
     }
 }
 
@@ -154,14 +160,16 @@ pub fn run(
     progress: &mut Progress,
 ) -> Result<Report> {
     check_descriptors(workload)?;
-    if let Some(why) = target.refuses(workload.connections) {
+    if let Some(why) = target.refuses(workload) {
         bail!(why);
     }
     let start = Start {
         mode: workload.mode,
-        connections: workload.connections,
+        connections: workload.places(),
         workers: settings.workers,
         no_flood_control: workload.mode == Mode::Chat,
+        wait: workload.wait,
+        work: workload.work,
         cpus: Some(&settings.server_cpus[..]).filter(|cpus| !cpus.is_empty()),
     };
     let mut server = Server::start(target, &start)?;
@@ -291,7 +299,8 @@ fn drive(
     }
     let full = pid.and_then(resident);
     let each = |grown: u64| grown as f64 / f64::from(workload.connections);
-    let idle = full.zip(empty).map(|(full, empty)| each(full.saturating_sub(empty)));
+    let lasting = full.zip(empty).filter(|_| workload.churn.is_none());
+    let idle = lasting.map(|(full, empty)| each(full.saturating_sub(empty)));
     let warm = watch.load(&mut team, workload.warmup, false)?;
     if !warm.faults.is_empty() {
         return Ok(Outcome::faulty(warm.faults));
@@ -332,7 +341,9 @@ fn judge(workload: &Workload, outcome: &Outcome) -> (Verdict, Option<Measured>) 
         reasons.push(format!("the rate drifted during the run ({:+.0} %)", drift * 100.0));
     }
     if let Some(latency) = measured.main_latency() {
-        let finished = measured.messages_per_second / measured.deliveries_per_sent;
+        let finished = measured
+            .visits_per_second
+            .unwrap_or(measured.messages_per_second / measured.deliveries_per_sent);
         let busy = finished * latency.mean / 1e9;
         let asked = workload.in_flight() as f64;
         if (busy / asked - 1.0).abs() > LITTLE {
@@ -349,9 +360,12 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
     let phase = &outcome.phase;
     let seconds = phase.window_ns as f64 / 1e9;
     let receivers = f64::from(workload.members.saturating_sub(1));
+    let rate = phase.in_window as f64 / seconds;
     Measured {
         messages: phase.total,
-        messages_per_second: phase.in_window as f64 / seconds,
+        messages_per_second: rate,
+        bytes_per_second: rate * f64::from(workload.size),
+        visits_per_second: workload.churn.map(|lines| rate / f64::from(lines)),
         deliveries_per_sent: if workload.mode == Mode::Chat { receivers } else { 1.0 },
         window_seconds: seconds,
         latency: phase

@@ -5,7 +5,7 @@
 //! Ctrl-C nor a crash of ours leaves a server behind, and no thread of it ever ran elsewhere.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,6 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 use rustix::thread::CpuSet;
 use rustix::time::Timespec;
 
+use crate::drive::Shortage;
 use crate::models::{How, Target};
 use crate::workload::Mode;
 
@@ -44,6 +45,10 @@ pub struct Start<'a> {
     pub workers: u32,
     /// Whether chat's flood control is off, as fan-out at full speed needs it.
     pub no_flood_control: bool,
+    /// How long it is to hold back every reply.
+    pub wait: Duration,
+    /// How long it is to compute for every line.
+    pub work: Duration,
     /// Processors to run on; `None` leaves it to the kernel.
     pub cpus: Option<&'a [usize]>,
 }
@@ -98,7 +103,10 @@ impl Server {
 
     /// Starts a command that does not tell where it listens: on a port that was free just now.
     fn start_command(target: &Target, command: &str, start: &Start<'_>) -> Result<Self> {
-        let addr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let addr = match TcpListener::bind("127.0.0.1:0") {
+            Err(e) if e.kind() == ErrorKind::AddrInUse => bail!(Shortage::of_ports()),
+            other => other?.local_addr()?,
+        };
         let filled =
             command.replace("{addr}", &addr.to_string()).replace("{mode}", start.mode.name());
         let mut words = filled.split_whitespace().map(str::to_owned);
@@ -161,6 +169,11 @@ fn common_flags(args: &[String], start: &Start<'_>) -> Vec<String> {
     flags.extend(pairs.iter().flat_map(|(flag, value)| [(*flag).into(), (*value).into()]));
     if start.no_flood_control {
         flags.push("--no-flood-control".into());
+    }
+    for (flag, duration) in [("--wait", start.wait), ("--work", start.work)] {
+        if !duration.is_zero() {
+            flags.extend([flag.into(), humantime::format_duration(duration).to_string()]);
+        }
     }
     flags
 }

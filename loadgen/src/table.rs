@@ -14,6 +14,9 @@ use crate::stats::{Spread, false_difference};
 /// Connections from which on memory per idle connection is more than a matter of page sizes.
 const ENOUGH_CONNECTIONS: u32 = 500;
 
+/// Bytes of a line from which on bytes for each second say more than lines for each second.
+const LARGE: u32 = 4096;
+
 /// Writes to standard output. A reader who has seen enough and left is no error.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
@@ -80,6 +83,11 @@ pub fn bytes(value: f64) -> String {
     }
 }
 
+/// Bytes as a number of MiB.
+fn mebibytes(value: f64) -> String {
+    number(value / 1_048_576.0)
+}
+
 fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> String {
     match spread {
         Some(s) if s.low < s.high => {
@@ -113,12 +121,15 @@ fn section(section: &Section, rounds: u32) -> String {
     let w = &section.workload;
     let idle = w.connections >= ENOUGH_CONNECTIONS;
     let mut header = vec!["rank", "server", "msgs/s", "p50", "p99", "CPU ns/msg", "x null"];
+    if w.size >= LARGE {
+        header.insert(3, "MiB/s");
+    }
     header.extend(["switches/msg", "peak RSS"]);
     if idle {
         header.push("RSS/idle conn");
     }
     header.push("verdict");
-    let rows: Vec<_> = section.rows.iter().map(|row| cells(row, idle)).collect();
+    let rows: Vec<_> = section.rows.iter().map(|row| cells(row, w.size, idle)).collect();
     let mut text = format!("\n{}: {}\n", w.name, w.summary);
     text.push_str(&format!(
         "{} connections, {} bytes, depth {}; closed loop; {} of {rounds} rounds of {:.1} s; \
@@ -140,7 +151,7 @@ fn section(section: &Section, rounds: u32) -> String {
     text
 }
 
-fn cells(row: &Row, idle: bool) -> Vec<String> {
+fn cells(row: &Row, size: u32, idle: bool) -> Vec<String> {
     let mut cells = vec![
         match row.rank {
             Some(rank) if row.shared => format!("{rank}="),
@@ -156,6 +167,10 @@ fn cells(row: &Row, idle: bool) -> Vec<String> {
         middle(row.switches, number),
         middle(row.peak_rss, bytes),
     ];
+    if size >= LARGE {
+        let each = f64::from(size);
+        cells.insert(3, row.rate.map_or("-".into(), |rate| mebibytes(rate.median * each)));
+    }
     if idle {
         cells.push(middle(row.idle_bytes, bytes));
     }
@@ -225,6 +240,10 @@ pub fn report(report: &Report) -> String {
         let checked = format!("{} in {:.2} s", thousands(m.messages), m.window_seconds);
         row("messages checked", checked);
         row("messages/s", number(m.messages_per_second));
+        row("MiB/s", mebibytes(m.bytes_per_second));
+        if let Some(visits) = m.visits_per_second {
+            row("visits/s", format!("{}: connect, ask, close", number(visits)));
+        }
         if m.deliveries_per_sent > 1.0 {
             let sent = m.messages_per_second / m.deliveries_per_sent;
             row("sent/s", format!("{}; a message is one delivery", number(sent)));

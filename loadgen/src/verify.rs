@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use crate::check::show;
+use crate::drive::Shortage;
 use crate::workload::Mode;
 
 /// How long any one answer may take.
@@ -97,8 +98,11 @@ pub fn first_contact(addr: SocketAddr, mode: Mode, patience: Duration) -> Result
 }
 
 fn connect(addr: SocketAddr) -> Result<TcpStream> {
-    let peer = TcpStream::connect_timeout(&addr, PATIENCE)
-        .with_context(|| format!("cannot connect to {addr}; is a server listening there?"))?;
+    let peer = match TcpStream::connect_timeout(&addr, PATIENCE) {
+        Err(e) if e.kind() == ErrorKind::AddrNotAvailable => bail!(Shortage::of_ports()),
+        other => other
+            .with_context(|| format!("cannot connect to {addr}; is a server listening there?"))?,
+    };
     peer.set_nodelay(true)?;
     peer.set_read_timeout(Some(PATIENCE))?;
     peer.set_write_timeout(Some(PATIENCE))?;

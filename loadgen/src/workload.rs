@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize};
 use crate::check::{HEADER, MAX_CONNECTIONS};
 
 /// The workloads that come with the program: name and TOML.
-const BUILT_IN: [(&str, &str); 4] = [
+const BUILT_IN: [(&str, &str); 8] = [
     ("ping-pong", include_str!("../workloads/ping-pong.toml")),
     ("pipelined", include_str!("../workloads/pipelined.toml")),
     ("fan-out", include_str!("../workloads/fan-out.toml")),
     ("idle", include_str!("../workloads/idle.toml")),
+    ("churn", include_str!("../workloads/churn.toml")),
+    ("streaming", include_str!("../workloads/streaming.toml")),
+    ("waiting-handler", include_str!("../workloads/waiting-handler.toml")),
+    ("working-handler", include_str!("../workloads/working-handler.toml")),
 ];
 
 /// The protocol's default limit on a line, its end included, in bytes.
@@ -23,6 +27,8 @@ const MAX_CHAT: u32 = 350;
 
 /// The longest phase.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The slowest handler.
+const SLOWEST: Duration = Duration::from_secs(1);
 
 /// Which half of the protocol a server is to speak.
 #[derive(
@@ -69,6 +75,16 @@ pub struct Workload {
     pub members: u32,
     /// Members of each channel who speak.
     pub speakers: u32,
+    /// Lines that a visitor asks before it leaves and comes again; `None` where connections last.
+    pub churn: Option<u32>,
+    /// How long the server is to hold back every reply, as if a handler asked a database.
+    #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
+    pub wait: Duration,
+    /// How long the server is to compute for every line.
+    #[serde(with = "seconds")]
+    #[schemars(with = "f64")]
+    pub work: Duration,
     /// How long is measured.
     #[serde(with = "seconds")]
     #[schemars(with = "f64")]
@@ -111,6 +127,14 @@ struct Sheet {
     channels: Option<u32>,
     members: Option<u32>,
     speakers: Option<u32>,
+    churn: Option<u32>,
+    /// Whether a comparison runs it without having been asked for it by name.
+    #[serde(default)]
+    default: bool,
+    #[serde(default, with = "humantime_option")]
+    wait: Option<Duration>,
+    #[serde(default, with = "humantime_option")]
+    work: Option<Duration>,
     #[serde(default, with = "humantime_option")]
     duration: Option<Duration>,
     #[serde(default, with = "humantime_option")]
@@ -153,6 +177,15 @@ pub struct Changes {
     /// Members of each channel who speak
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub speakers: Option<u32>,
+    /// Lines to ask on each connection before it is closed and opened again (echo)
+    #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub churn: Option<u32>,
+    /// How long the server holds back every reply, such as 5ms (servers of this workspace only)
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub wait: Option<Duration>,
+    /// How long the server computes for every line, such as 50us (servers of this workspace only)
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub work: Option<Duration>,
     /// How long to measure, such as 5s or 500ms
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
@@ -166,16 +199,28 @@ impl Changes {
     pub fn fitting(&self, name: &str) -> Self {
         let chat = sheet(name).is_ok_and(|sheet| sheet.mode == Mode::Chat);
         match chat {
-            true => Self { active: None, ..self.clone() },
+            true => Self { active: None, churn: None, ..self.clone() },
             false => Self { channels: None, members: None, speakers: None, ..self.clone() },
         }
     }
 }
 
-/// Name and one sentence of every workload.
-pub fn summaries() -> Vec<(&'static str, String)> {
-    let summary = |name| sheet(name).map(|sheet| sheet.summary).unwrap_or_default();
-    names().into_iter().map(|name| (name, summary(name))).collect()
+/// A workload as `loadgen list` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    /// What it is called.
+    pub name: &'static str,
+    /// One sentence.
+    pub summary: String,
+    /// Whether a comparison runs it without having been asked for it by name.
+    pub default: bool,
+}
+
+/// Every workload.
+pub fn list() -> Result<Vec<Listed>> {
+    let listed =
+        |name| sheet(name).map(|s| Listed { name, summary: s.summary, default: s.default });
+    names().into_iter().map(listed).collect()
 }
 
 fn sheet(name: &str) -> Result<Sheet> {
@@ -186,7 +231,7 @@ fn sheet(name: &str) -> Result<Sheet> {
 }
 
 /// Names of all workloads.
-pub fn names() -> Vec<&'static str> {
+fn names() -> Vec<&'static str> {
     BUILT_IN.iter().map(|(name, _)| *name).collect()
 }
 
@@ -202,8 +247,22 @@ impl Workload {
         sheet(name)?.settle(name, changes, duration, warmup)
     }
 
-    /// How many messages can be in flight at once.
+    /// Whether the server is asked to wait or to work for each line.
+    pub fn slows_the_handler(&self) -> bool {
+        !(self.wait.is_zero() && self.work.is_zero())
+    }
+
+    /// Connections that a server must be able to hold. In churn it may close one, and be asked
+    /// for the next, before it has counted it out.
+    pub fn places(&self) -> u32 {
+        self.connections * if self.churn.is_some() { 2 } else { 1 }
+    }
+
+    /// How many messages can be in flight at once; in churn, how many visits.
     pub fn in_flight(&self) -> u64 {
+        if self.churn.is_some() {
+            return u64::from(self.connections);
+        }
         let talkers = match self.mode {
             Mode::Echo => self.active,
             Mode::Chat => self.channels * self.speakers,
@@ -242,6 +301,9 @@ impl Sheet {
             channels,
             members,
             speakers: changes.speakers.or(self.speakers).unwrap_or(0),
+            churn: changes.churn.or(self.churn),
+            wait: changes.wait.or(self.wait).unwrap_or_default(),
+            work: changes.work.or(self.work).unwrap_or_default(),
             duration: changes.duration.or(self.duration).unwrap_or(duration),
             warmup: changes.warmup.or(self.warmup).unwrap_or(warmup),
         };
@@ -274,6 +336,9 @@ impl Workload {
         if self.duration.max(self.warmup) > LONGEST {
             bail!("--duration and --warmup are at most a day each");
         }
+        if self.wait.max(self.work) > SLOWEST {
+            bail!("--wait and --work are at most a second each: longer is a stall");
+        }
         if self.active > self.connections {
             bail!("--active {} is more than --connections {}", self.active, self.connections);
         }
@@ -283,8 +348,14 @@ impl Workload {
                 if chat.iter().any(Option::is_some) {
                     bail!("--channels, --members and --speakers belong to fan-out, not to {name}");
                 }
+                if self.churn.is_some() && self.active < self.connections {
+                    bail!("all visitors of {name} ask; leave --active out");
+                }
             }
             Mode::Chat => {
+                if self.churn.is_some() {
+                    bail!("--churn belongs to the echo workloads, not to {name}");
+                }
                 if changes.active.is_some() {
                     bail!("--active belongs to the echo workloads; {name} has --speakers");
                 }

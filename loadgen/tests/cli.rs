@@ -101,6 +101,9 @@ fn numbers_that_do_not_fit_are_refused() {
     run(&["--workload", "fan-out", "--speakers", "300"], &["no more speakers than members"]);
     run(&["--workload", "fan-out", "--mode", "echo"], &["drives chat"]);
     run(&["--server-cpus", "4000"], &["processors"]);
+    run(&["--wait", "5ms"], &["a server of this workspace"]);
+    run(&["--workload", "working-handler"], &["a server of this workspace"]);
+    run(&["--work", "2s"], &["at most a second"]);
     run(&["--pid", "0"], &["--pid"]);
 }
 
@@ -180,18 +183,59 @@ fn compare_goes_on_without_those_that_fail() {
     refused(&[&args[..5], &more, &SHORT].concat(), 2, &["holds a record already"]);
 }
 
+/// What bash says to a script that may use `$0` for the program.
+fn script(text: &str) -> Output {
+    Command::new("bash").args(["-c", text, LOADGEN]).output().unwrap()
+}
+
+#[test]
+fn a_shortage_of_descriptors_is_told_before_anything_starts() {
+    let output = script("ulimit -n 80; exec $0 run --cmd '/no/such {addr}' --connections 30");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    for part in ["30 connections need 94 file descriptors", "hard limit is 80", "--connections"] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+}
+
+#[test]
+fn a_shortage_of_ports_keeps_the_finished_rounds() {
+    // A network of its own whose ports are used up after a few runs.
+    let network = "ip link set lo up && echo 0 > /proc/sys/net/ipv4/tcp_tw_reuse && \
+                   echo 40000 40099 > /proc/sys/net/ipv4/ip_local_port_range";
+    if !script(&format!("unshare -rn bash -c '{network}'")).status.success() {
+        return eprintln!("skipped: no network namespace may be made here");
+    }
+    let file = models(&folder("ports"));
+    let output = script(&format!(
+        "unshare -rn bash -c '{network} && exec $0 compare --models-file {file} --models one \
+         --reference=false --workloads ping-pong --rounds 900 --duration 100ms --warmup 20ms' $0"
+    ));
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("of 900 rounds"), "{stderr}");
+    assert!(stdout.contains("no local port is left") && stdout.contains("TIME_WAIT"), "{stdout}");
+}
+
+#[test]
+fn a_full_standard_output_is_an_error() {
+    let output = script("exec $0 list > /dev/full");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("No space left"), "{stderr}");
+}
+
 #[test]
 fn a_full_disk_costs_the_record_and_not_the_result() {
     let dir = folder("full");
     let file = models(&dir);
     // A limit on the size of files stands in for the disk: writes fail once the signal that
     // comes with it is ignored.
-    let script = format!(
-        "trap '' XFSZ; ulimit -f 1 && exec {LOADGEN} compare --models-file {file} --models one \
+    let output = script(&format!(
+        "trap '' XFSZ; ulimit -f 1 && exec $0 compare --models-file {file} --models one \
          --workloads ping-pong --rounds 2 --duration 100ms --warmup 20ms --out {0}/record",
         dir.display()
-    );
-    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    ));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("is incomplete"), "{stderr}");
@@ -270,7 +314,7 @@ fn a_killed_generator_leaves_no_server() {
 #[test]
 fn list_names_everything() {
     let text = String::from_utf8(loadgen(&["list"]).stdout).unwrap();
-    for name in ["epoll-level", "threads", "tokio-per-core", "ping-pong", "fan-out", "idle"] {
+    for name in ["epoll-level", "tokio-per-core", "ping-pong", "fan-out", "churn", "by name"] {
         assert!(text.contains(name), "{name}: {text}");
     }
     let value: Value = serde_json::from_slice(&loadgen(&["list", "--json"]).stdout).unwrap();

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -27,7 +27,7 @@ pub(super) fn batch(
     let mut sockets = Vec::with_capacity(ids.len());
     let mut pending = 0;
     for id in ids.clone() {
-        let (fd, established) = start(addr, id)?;
+        let (fd, established) = start(addr, id, source(addr, id))?;
         if !established {
             poller.add(&fd, sockets.len())?;
             poller.want_out(&fd, sockets.len(), true)?;
@@ -60,23 +60,49 @@ pub(super) fn batch(
     Ok(sockets)
 }
 
+/// This machine has no more ports or descriptors for the generator: no server's fault.
+#[derive(Debug)]
+pub struct Shortage(String);
+
+impl Shortage {
+    /// Every local port is in use.
+    pub fn of_ports() -> Self {
+        Self(
+            "no local port is left; ask for fewer --connections, wait a minute for TIME_WAIT, or \
+             widen net.ipv4.ip_local_port_range"
+                .into(),
+        )
+    }
+}
+
+impl std::fmt::Display for Shortage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Shortage {}
+
 /// Begins one connection; whether it is established already is the second value.
-fn start(addr: SocketAddr, id: u32) -> Result<(OwnedFd, bool)> {
+pub(super) fn start(addr: SocketAddr, id: u32, source: Option<IpAddr>) -> Result<(OwnedFd, bool)> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = match socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)) {
-        Err(Errno::MFILE | Errno::NFILE) => bail!(
+        Err(Errno::MFILE | Errno::NFILE) => bail!(Shortage(format!(
             "out of file descriptors at connection {id}: the limit is {}; \
              raise the hard limit (ulimit -Hn) or ask for fewer --connections",
             crate::server::descriptor_limit()
-        ),
+        ))),
         other => other.context("cannot make a socket")?,
     };
     set_tcp_nodelay(&fd, true)?;
-    if let Some(source) = source(addr, id) {
+    if let Some(source) = source {
         // Without this the kernel would reserve a port number for the source address alone.
         setsockopt(&fd, IpBindAddressNoPort, &true)?;
-        bind(&fd, &SocketAddr::new(source, 0)).context("cannot bind a loopback address")?;
+        match bind(&fd, &SocketAddr::new(source, 0)) {
+            Err(Errno::ADDRINUSE) => bail!(Shortage::of_ports()),
+            other => other.context("cannot bind a loopback address")?,
+        }
     }
     match connect(&fd, &addr) {
         Ok(()) => Ok((fd, true)),
@@ -87,20 +113,23 @@ fn start(addr: SocketAddr, id: u32) -> Result<(OwnedFd, bool)> {
 
 /// The loopback address to come from; `None` where the kernel's choice will do.
 fn source(addr: SocketAddr, id: u32) -> Option<IpAddr> {
-    let IpAddr::V4(to) = addr.ip() else { return None };
     let step = id / PER_ADDRESS;
-    if !to.is_loopback() || step == 0 {
-        return None;
-    }
-    Some(IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + step)))
+    loopback(addr, step).filter(|_| step > 0)
 }
 
-fn explain(addr: SocketAddr, error: Errno) -> anyhow::Error {
+/// The loopback address `step` places behind 127.0.0.1; `None` where `addr` is none itself.
+pub(super) fn loopback(addr: SocketAddr, step: u32) -> Option<IpAddr> {
+    let IpAddr::V4(to) = addr.ip() else { return None };
+    let from = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + step);
+    to.is_loopback().then_some(IpAddr::V4(from))
+}
+
+/// What a connection's error means, and what to do.
+pub(super) fn explain(addr: SocketAddr, error: Errno) -> Error {
     let hint = match error {
         Errno::CONNREFUSED => "nothing listens there; start the server first",
         Errno::ADDRNOTAVAIL => {
-            "no local port is left for it; ask for fewer --connections, wait a minute for \
-             TIME_WAIT, or widen net.ipv4.ip_local_port_range"
+            return Error::new(Shortage::of_ports()).context(format!("cannot connect to {addr}"));
         }
         Errno::NETUNREACH | Errno::HOSTUNREACH => "there is no route to that host",
         Errno::TIMEDOUT => "it does not answer",
@@ -112,6 +141,14 @@ fn explain(addr: SocketAddr, error: Errno) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shortage_is_told_from_a_refusal() {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 7));
+        let error = explain(addr, Errno::ADDRNOTAVAIL);
+        assert!(error.is::<Shortage>() && format!("{error:#}").contains("TIME_WAIT"));
+        assert!(!explain(addr, Errno::CONNREFUSED).is::<Shortage>());
+    }
 
     #[test]
     fn sources_spread_over_loopback_only() {

@@ -39,22 +39,22 @@ pub(super) struct Answers {
 
 /// One connection. Sequence numbers count lines: `next <= sent <= goal`.
 pub(super) struct Conn {
-    fd: OwnedFd,
-    id: u32,
+    pub(super) fd: OwnedFd,
+    pub(super) id: u32,
     /// The line whose answer is expected next, and how many of its bytes were seen and right.
-    next: u32,
+    pub(super) next: u32,
     matched: usize,
     /// The line that is to be written next, and how many of its bytes were written.
-    sent: u32,
-    sent_bytes: usize,
+    pub(super) sent: u32,
+    pub(super) sent_bytes: usize,
     /// Lines below this number are to be written now.
-    goal: u32,
-    wants_out: bool,
+    pub(super) goal: u32,
+    pub(super) wants_out: bool,
     pub(super) dead: bool,
     /// Whether it talks when its touch is answered.
     pub(super) active: bool,
     /// Unread bytes of a connection on which something was wrong; it is read line by line since.
-    wrong: Option<Vec<u8>>,
+    pub(super) wrong: Option<Vec<u8>>,
 }
 
 /// One thread's share of the connections.
@@ -291,7 +291,7 @@ impl<N: Notes> Lines<N> {
 }
 
 impl Conn {
-    fn new(fd: OwnedFd, id: u32, active: bool) -> Self {
+    pub(super) fn new(fd: OwnedFd, id: u32, active: bool) -> Self {
         Self {
             fd,
             id,
@@ -313,7 +313,7 @@ impl Conn {
     }
 
     /// Goes on by `bytes` that the kernel has taken. Returns how many lines that finished.
-    fn wrote(&mut self, bytes: usize, payload: &Payload) -> u64 {
+    pub(super) fn wrote(&mut self, bytes: usize, payload: &Payload) -> u64 {
         self.sent_bytes += bytes;
         let mut lines = 0;
         while self.sent_bytes > 0 {
@@ -332,7 +332,12 @@ impl Conn {
 /// Puts lines from `conn.sent` on into `outbox`, as many as are wanted and fit; of the first,
 /// `sent_bytes` are written already. Each line of which nothing is written is told to `begin`.
 /// Returns where they end.
-fn compose(conn: &Conn, payload: &Payload, outbox: &mut [u8], mut begin: impl FnMut(u32)) -> usize {
+pub(super) fn compose(
+    conn: &Conn,
+    payload: &Payload,
+    outbox: &mut [u8],
+    mut begin: impl FnMut(u32),
+) -> usize {
     let (mut seq, mut end) = (conn.sent, 0);
     while seq != conn.goal && outbox.len() - end > payload.longest() {
         if seq != conn.sent || conn.sent_bytes == 0 {
@@ -355,7 +360,7 @@ fn line(payload: &Payload, conn: u32, seq: u32) -> Vec<u8> {
 
 /// Reads a connection on which something was wrong line by line, and says what it was.
 #[cold]
-fn examine(conn: &mut Conn, payload: &Payload, data: &[u8], faults: &mut FaultLog) {
+pub(super) fn examine(conn: &mut Conn, payload: &Payload, data: &[u8], faults: &mut FaultLog) {
     let mut buffer = conn.wrong.take().unwrap_or_default();
     buffer.extend_from_slice(data);
     let mut at = 0;

@@ -4,6 +4,7 @@
 //! a phase can be read from the server while it is idle, and belongs to exactly the messages that
 //! the phase counted.
 
+mod churn;
 mod connect;
 mod echo;
 mod fanout;
@@ -24,6 +25,7 @@ use rustix::time::Timespec;
 
 use crate::check::FaultLog;
 
+pub use connect::Shortage;
 pub use team::{Plan, Team};
 
 /// Connections opened, and greeted, before the next ones are tried; below any usual backlog.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
+use super::churn::Churn;
 use super::echo::Echo;
 use super::fanout::Fanout;
 use super::ledger::Shape;
@@ -159,8 +160,12 @@ fn drivers(plan: &Plan<'_>) -> Vec<Make> {
                 if ids.is_empty() {
                     continue;
                 }
+                let visit = workload.churn.map(|lines| (lines, depth));
                 makes.push(Box::new(move || {
                     let payload = Payload::new(seed, size - 1);
+                    if let Some(visit) = visit {
+                        return Ok(Box::new(Churn::new(addr, ids, visit, payload, stall)?));
+                    }
                     Ok(Box::new(Echo::new(addr, ids, active, depth, payload, stall)?))
                 }));
             }

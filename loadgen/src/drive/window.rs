@@ -158,7 +158,9 @@ impl Window {
     }
 
     pub(super) fn finish(mut self) -> PhaseResult {
-        if self.record && self.total > self.counted {
+        // The end of a visit is noted after its last message.
+        let noted = self.running.iter().any(|running| !running.is_empty());
+        if self.record && (noted || self.total > self.counted) {
             self.end_second();
         }
         PhaseResult {

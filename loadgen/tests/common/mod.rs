@@ -1,17 +1,18 @@
 //! Servers for the tests, in threads of the test: an echo and a chat that do one thing wrong.
 //!
-//! They are right until line number [`AT`], so that the wrong one is among thousands, and only
-//! that line is wrong.
+//! They are right until line number [`AT`], and only that line is wrong: one in a hundred thousand.
 #![allow(dead_code, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 /// The number of the line that goes wrong.
-pub(crate) const AT: u64 = 3000;
+pub(crate) const AT: u64 = 100_000;
+/// The same for the messages of a chat, each of which is delivered to five members.
+pub(crate) const CHAT_AT: u64 = AT / 5;
 
 /// What goes wrong with that line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(crate) enum Wrong {
     Alter,
     /// A constant of the right length comes instead.
     Constant,
-    /// A constant comes without having been asked for, on every connection after its first line.
+    /// A constant comes along with it, without having been asked for.
     Early,
     /// Nothing is answered from here on.
     Silence,
@@ -46,11 +47,37 @@ pub(crate) enum Wrong {
     OtherChannel,
 }
 
+/// How far a server has come.
+#[derive(Debug, Default)]
+pub(crate) struct Count {
+    lines: AtomicU64,
+    wrong: AtomicBool,
+}
+
+impl Count {
+    /// Counts a line. Whether it is the one to get wrong: the first from number `at` on that is
+    /// `fit` for it.
+    fn is_due(&self, at: u64, fit: bool) -> bool {
+        self.lines.fetch_add(1, Relaxed) >= at && fit && !self.wrong.swap(true, Relaxed)
+    }
+
+    /// Whether the one line has been got wrong.
+    pub(crate) fn was_wrong(&self) -> bool {
+        self.wrong.load(Relaxed)
+    }
+}
+
 /// Serves a wrong echo on a free port until the test's process ends.
 pub(crate) fn echo(wrong: Wrong) -> SocketAddr {
+    counting_echo(wrong).0
+}
+
+/// The same, with the count of its lines.
+pub(crate) fn counting_echo(wrong: Wrong) -> (SocketAddr, Arc<Count>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let state = Arc::new((AtomicU64::new(0), Mutex::new(None)));
+    let count = Arc::new(Count::default());
+    let state = (count.clone(), Arc::new(Mutex::new(None)));
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let state = state.clone();
@@ -58,7 +85,7 @@ pub(crate) fn echo(wrong: Wrong) -> SocketAddr {
             std::thread::spawn(move || drop(echo_one(stream, wrong, &state.0, &state.1)));
         }
     });
-    addr
+    (addr, count)
 }
 
 type Parked = Mutex<Option<(Vec<u8>, TcpStream)>>;
@@ -66,24 +93,28 @@ type Parked = Mutex<Option<(Vec<u8>, TcpStream)>>;
 fn echo_one(
     stream: TcpStream,
     wrong: Wrong,
-    count: &AtomicU64,
+    count: &Count,
     parked: &Parked,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut out = stream;
     let mut line = Vec::new();
-    let mut first = true;
     loop {
         line.clear();
         if reader.read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        let number = count.fetch_add(1, Relaxed);
-        if wrong == Wrong::Silence && number >= AT {
+        if line.len() < 64 {
+            // The greeting, before the run.
+            out.write_all(&line)?;
             continue;
         }
-        if number > AT {
+        let was_wrong = count.was_wrong();
+        if wrong == Wrong::Silence && was_wrong {
+            continue;
+        }
+        if wrong == Wrong::Swap && was_wrong {
             let own = out.peer_addr()?;
             let mut parked = parked.lock().unwrap();
             let other = parked.take_if(|(_, other)| other.peer_addr().is_ok_and(|a| a != own));
@@ -93,9 +124,11 @@ fn echo_one(
                 continue;
             }
         }
-        if number == AT {
+        // The next line can only be sent first if it has come.
+        let fit = wrong != Wrong::Reorder || reader.buffer().contains(&b'\n');
+        if count.is_due(AT, fit) {
             match wrong {
-                Wrong::Drop => continue,
+                Wrong::Drop | Wrong::Silence => continue,
                 Wrong::Swap => {
                     *parked.lock().unwrap() = Some((line.clone(), out.try_clone()?));
                     continue;
@@ -116,15 +149,13 @@ fn echo_one(
                 }
                 Wrong::Alter => line[40] ^= 1,
                 Wrong::Constant => line[..63].fill(b'x'),
+                // In one write, so that it cannot arrive after the next line was asked for.
+                Wrong::Early => line.extend_from_slice(&[&[b'x'; 63][..], b"\n"].concat()),
                 Wrong::Close => return Ok(()),
                 _ => {}
             }
         }
         out.write_all(&line)?;
-        if wrong == Wrong::Early && std::mem::take(&mut first) && line.len() == 64 {
-            line[..63].fill(b'x');
-            out.write_all(&line)?;
-        }
     }
 }
 
@@ -145,9 +176,15 @@ struct Room {
 
 /// Serves a wrong chat on a free port until the test's process ends.
 pub(crate) fn chat(wrong: Wrong) -> SocketAddr {
+    counting_chat(wrong).0
+}
+
+/// The same, with the count of its messages.
+pub(crate) fn counting_chat(wrong: Wrong) -> (SocketAddr, Arc<Count>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let state = Arc::new((AtomicU64::new(0), Mutex::new(Room::default())));
+    let count = Arc::new(Count::default());
+    let state = (count.clone(), Arc::new(Mutex::new(Room::default())));
     std::thread::spawn(move || {
         for (conn, stream) in listener.incoming().map_while(Result::ok).enumerate() {
             let state = state.clone();
@@ -158,14 +195,14 @@ pub(crate) fn chat(wrong: Wrong) -> SocketAddr {
             });
         }
     });
-    addr
+    (addr, count)
 }
 
 fn chat_one(
     stream: TcpStream,
     conn: usize,
     wrong: Wrong,
-    count: &AtomicU64,
+    count: &Count,
     room: &Mutex<Room>,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
@@ -190,17 +227,16 @@ fn chat_one(
             room.lock().unwrap().members.push(member);
             write!(out, ":test 366 {nick} #x :End of /NAMES list.\r\n")?;
         } else if let Some(rest) = text.strip_prefix(b"PRIVMSG ") {
-            let number = count.fetch_add(1, Relaxed);
-            let wrong = if number == AT { wrong } else { Wrong::Nothing };
-            room.lock().unwrap().relay(conn, rest, wrong)?;
+            let wrong = if count.is_due(CHAT_AT, true) { wrong } else { Wrong::Nothing };
+            room.lock().unwrap().relay(conn, rest, wrong);
         }
     }
 }
 
 impl Room {
     /// Delivers `rest`, which is `CHANNEL :TEXT`, wrongly to one member and rightly to all others.
-    fn relay(&mut self, from: usize, rest: &[u8], wrong: Wrong) -> std::io::Result<()> {
-        let Some(speaker) = self.members.iter().position(|m| m.conn == from) else { return Ok(()) };
+    fn relay(&mut self, from: usize, rest: &[u8], wrong: Wrong) {
+        let Some(speaker) = self.members.iter().position(|m| m.conn == from) else { return };
         self.message.clear();
         self.message.extend_from_slice(&self.members[speaker].prefix);
         self.message.extend_from_slice(rest);
@@ -215,45 +251,57 @@ impl Room {
             if !hears {
                 continue;
             }
-            let is_victim = Some(n) == victim;
-            if is_victim {
-                self.held.extend_from_slice(&self.message);
-            }
-            let half = self.message.len() - 30;
-            match wrong {
-                Wrong::Drop if is_victim => {}
-                // Held back, and sent behind the next one.
-                Wrong::Reorder if is_victim => continue,
-                Wrong::Truncate if is_victim => {
-                    member.out.write_all(&self.message[..half])?;
-                    member.out.write_all(b"\r\n")?;
-                }
-                Wrong::Repeat if is_victim => member.out.write_all(&self.held)?,
-                Wrong::Alter if is_victim => {
-                    self.message[half] ^= 1;
-                    member.out.write_all(&self.message)?;
-                    self.message[half] ^= 1;
-                }
-                Wrong::OtherChannel if is_victim => {
-                    let text = String::from_utf8_lossy(&self.message).replace("#c", "#d");
-                    member.out.write_all(text.as_bytes())?;
-                }
-                Wrong::Close if is_victim => member.out.shutdown(std::net::Shutdown::Both)?,
-                _ if is_victim && self.held.len() > self.message.len() => {
-                    let behind = self.held.len() - self.message.len();
-                    member.out.write_all(&self.held[behind..])?;
-                    member.out.write_all(&self.held[..behind])?;
-                }
-                _ => member.out.write_all(&self.message)?,
-            }
-            if is_victim {
-                if wrong == Wrong::Repeat {
-                    member.out.write_all(&self.message)?;
-                }
-                self.held.clear();
-            }
+            let victim = Some(n) == victim;
+            // One that has left meanwhile is no concern of the speaker's.
+            let _ = deliver(member, &mut self.message, &mut self.held, wrong, victim);
         }
         self.members[speaker].channel = channel;
-        Ok(())
     }
+}
+
+/// Writes `message` to one member, wrongly if it is the victim.
+fn deliver(
+    member: &mut Member,
+    message: &mut [u8],
+    held: &mut Vec<u8>,
+    wrong: Wrong,
+    victim: bool,
+) -> std::io::Result<()> {
+    // What is held back waits for its own speaker: between speakers there is no order.
+    let waits = !held.is_empty() && held[..8] != message[..8];
+    if !victim || waits {
+        return member.out.write_all(message);
+    }
+    held.extend_from_slice(message);
+    let half = message.len() - 30;
+    match wrong {
+        Wrong::Drop => {}
+        // Held back, and sent behind the next one.
+        Wrong::Reorder => return Ok(()),
+        Wrong::Truncate => {
+            member.out.write_all(&message[..half])?;
+            member.out.write_all(b"\r\n")?;
+        }
+        Wrong::Repeat => {
+            member.out.write_all(held)?;
+            member.out.write_all(message)?;
+        }
+        Wrong::Alter => {
+            message[half] ^= 1;
+            member.out.write_all(message)?;
+        }
+        Wrong::OtherChannel => {
+            let text = String::from_utf8_lossy(message).replace("#c", "#d");
+            member.out.write_all(text.as_bytes())?;
+        }
+        Wrong::Close => member.out.shutdown(std::net::Shutdown::Both)?,
+        _ if held.len() > message.len() => {
+            let behind = held.len() - message.len();
+            member.out.write_all(&held[behind..])?;
+            member.out.write_all(&held[..behind])?;
+        }
+        _ => member.out.write_all(message)?,
+    }
+    held.clear();
+    Ok(())
 }
