@@ -27,6 +27,10 @@ pub enum Command {
     Compare(Compare),
     /// Put one server through the short conformance gate
     Verify(Verify),
+    /// Show records again, as tables, JSON or CSV
+    Report(Report),
+    /// Print the JSON Schema of what --json prints
+    Schema,
     /// The null reference: a bare epoll echo loop without protocol
     #[command(hide = true)]
     NullServer(NullServer),
@@ -162,9 +166,24 @@ pub struct Compare {
     /// Where servers come from and what is printed.
     #[command(flatten)]
     pub common: Common,
-    /// Leave a record of every round with its full histograms in this folder
+    /// Leave a record of every round with its full histograms in this folder [default: a new one
+    /// under target/loadgen in the workspace, elsewhere under loadgen-records]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+/// Flags of `report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Folders of records
+    #[arg(value_name = "DIR", required = true)]
+    pub dirs: Vec<PathBuf>,
+    /// Print every run as comma-separated values instead of tables
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// Print JSON instead of tables, a document for each record
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `verify`.

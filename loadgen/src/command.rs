@@ -6,23 +6,22 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
-use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::{Common, Compare, Driving, Exec, List, Run, Verify, Which};
 use crate::compare;
 use crate::cpus::{self, Pinning};
-use crate::models::{How, Models, Target};
+use crate::host::Host;
+use crate::models::{Entry, How, Models, Target};
 use crate::progress::Progress;
-use crate::record::{Record, host};
-use crate::run::{Interrupted, Report, Settings, Status};
+use crate::record::{Record, default_folder};
+use crate::run::{Interrupted, Settings, Status};
+use crate::schema::{Body, Document, Listed};
 use crate::server::{Server, Start, pin, raise_descriptor_limit};
 use crate::table;
 use crate::verify::{Finding, Outcome};
 use crate::workload::{self, Mode, Workload};
 
-/// Version of the JSON that `--json` prints; it grows when a field changes its meaning.
-const SCHEMA: u32 = 1;
 /// Measured and warm-up time of a single run.
 const RUN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));
 /// The same for each run of a comparison.
@@ -51,7 +50,7 @@ impl std::fmt::Display for Misuse {
 impl std::error::Error for Misuse {}
 
 /// What depends on the command line alone, and fails as misuse.
-fn asked<T>(result: Result<T>) -> Result<T> {
+pub(crate) fn asked<T>(result: Result<T>) -> Result<T> {
     result.map_err(|e| Misuse(e).into())
 }
 
@@ -71,15 +70,16 @@ pub fn list(args: &List) -> Result<ExitCode> {
     let models = asked(Models::load(args.models_file.as_deref()))?;
     let modes = |modes: &[Mode]| modes.iter().map(|m| m.name()).collect::<Vec<_>>().join(", ");
     if args.json {
-        let entries: Vec<_> = models
-            .entries()
-            .map(|(name, e)| {
-                json!({ "name": name, "summary": e.summary, "modes": e.modes,
-                        "unsupported": e.unsupported, "missing": models.missing(e) })
-            })
-            .collect();
-        let value = json!({ "schema": SCHEMA, "models": entries, "workloads": workload::list()? });
-        table::print(&format!("{value:#}\n"))?;
+        let listed = |(name, e): (&String, &Entry)| Listed {
+            name: name.clone(),
+            summary: e.summary.clone(),
+            modes: e.modes.clone(),
+            unsupported: e.unsupported.clone(),
+            missing: models.missing(e),
+        };
+        let workloads = workload::list()?;
+        let models = models.entries().map(listed).collect();
+        Document::new(Body::List { models, workloads }).print()?;
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<_> = models
@@ -110,7 +110,9 @@ pub fn run(args: &Run) -> Result<ExitCode> {
     let mut target = asked(target(&args.which, &models, args.pid))?;
     let workload = asked(run_workload(args, &target))?;
     let (pinning, settings) = asked(settings(&args.common, &args.driving))?;
-    let mut record = asked(args.out.as_deref().map(Record::create).transpose())?;
+    let host = Host::look();
+    let create = |dir| Record::create(dir, &host);
+    let mut record = asked(args.out.as_deref().map(create).transpose())?;
     let mut progress = Progress::start();
     if let How::Package(package, _) = &target.how {
         progress.step(format!("building {package}"));
@@ -120,24 +122,22 @@ pub fn run(args: &Run) -> Result<ExitCode> {
     progress.step(format!("{}: {}", workload.name, target.name));
     let report = crate::run::run(&target, &workload, &settings, &mut progress)?;
     drop(progress);
-    print_report(&report, args.common.json)?;
-    if let Some(mut record) = record.take() {
+    if let Some(record) = &mut record {
         record.run(0, &report);
-        let dir = record.finish(&report)?;
-        eprintln!("record: {}", dir.display());
     }
-    Ok(match report.verdict.status {
-        Status::Invalid => ExitCode::FAILURE,
-        _ => ExitCode::SUCCESS,
-    })
+    let status = report.verdict.status;
+    let text = table::report(&report);
+    let document = Document::new(Body::Run { host: host.into(), run: report.into() });
+    publish(&document, &text, args.common.json)?;
+    if let Some(record) = record {
+        eprintln!("record: {}", record.finish(&document)?.display());
+    }
+    Ok(if status == Status::Invalid { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn print_report(report: &Report, json: bool) -> Result<()> {
-    if json {
-        let value = json!({ "schema": SCHEMA, "host": host(), "run": report });
-        return table::print(&format!("{value:#}\n"));
-    }
-    table::print(&table::report(report))
+/// A result on standard output, for programs or for people.
+fn publish(document: &Document, text: &str, json: bool) -> Result<()> {
+    if json { document.print() } else { table::print(text) }
 }
 
 fn run_workload(args: &Run, target: &Target) -> Result<Workload> {
@@ -164,7 +164,8 @@ pub fn compare(args: &Compare) -> Result<ExitCode> {
     let models = asked(Models::load(args.common.models_file.as_deref()))?;
     let plan = asked(compare_plan(args, &models))?;
     let (pinning, settings) = asked(settings(&args.common, &args.driving))?;
-    let mut record = asked(args.out.as_deref().map(Record::create).transpose())?;
+    let host = Host::look();
+    let mut record = begin_record(args, &host)?;
     let mut progress = Progress::start();
     let compare = compare::Compare {
         models: &models,
@@ -180,22 +181,31 @@ pub fn compare(args: &Compare) -> Result<ExitCode> {
         pin_generator(&pinning)
     })?;
     drop(progress);
-    if args.common.json {
-        let value = json!({ "schema": SCHEMA, "host": host(), "comparison": comparison });
-        table::print(&format!("{value:#}\n"))?;
-    } else {
-        table::print(&table::comparison(&comparison))?;
-    }
-    if let Some(record) = record {
-        eprintln!("record: {}", record.finish(&comparison)?.display());
-    }
     let invalid = |row: &compare::Row| row.status == Status::Invalid;
     let wrong = comparison.sections.iter().any(|section| section.rows.iter().any(invalid));
-    Ok(match () {
+    let code = match () {
         () if comparison.interrupted => ExitCode::from(130),
         () if wrong || comparison.sections.is_empty() => ExitCode::FAILURE,
         () => ExitCode::SUCCESS,
-    })
+    };
+    let text = table::comparison(&comparison);
+    let body = Body::Comparison { host: host.into(), comparison: comparison.into() };
+    let document = Document::new(body);
+    publish(&document, &text, args.common.json)?;
+    if let Some(record) = record {
+        eprintln!("record: {}", record.finish(&document)?.display());
+    }
+    Ok(code)
+}
+
+/// The record that was asked for, or one in the default folder, without which one can do.
+fn begin_record(args: &Compare, host: &Host) -> Result<Option<Record>> {
+    match &args.out {
+        Some(dir) => asked(Record::create(dir, host)).map(Some),
+        None => Ok(Record::create(&default_folder("compare"), host)
+            .inspect_err(|e| eprintln!("note: no record is kept: {e:#}"))
+            .ok()),
+    }
 }
 
 fn compare_plan(args: &Compare, models: &Models) -> Result<compare::Plan> {
@@ -281,8 +291,7 @@ pub fn verify(args: &Verify) -> Result<ExitCode> {
     }
     let failed = findings.iter().any(|f| matches!(f.result, Outcome::Fail(_)));
     if args.common.json {
-        let value = json!({ "schema": SCHEMA, "server": target.name, "findings": findings });
-        table::print(&format!("{value:#}\n"))?;
+        Document::new(Body::Verification { server: target.name, findings }).print()?;
     } else {
         let rows: Vec<_> = findings.iter().map(finding_row).collect();
         table::print(&table::draw(&["case", "result", ""], &rows, 3))?;

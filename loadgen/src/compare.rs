@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::drive::Shortage;
-use crate::models::{How, Models, NULL, Target};
+use crate::models::{Entrant, How, Models, NULL, Target};
 use crate::progress::Progress;
 use crate::record::Record;
 use crate::run::{Interrupted, Measured, Report, Settings, Status, run};
@@ -36,11 +36,22 @@ pub struct Plan {
     pub reference: bool,
 }
 
+/// What a comparison is about to do, as its record keeps it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Planned {
+    /// Rounds that were asked for.
+    pub rounds: u32,
+    /// The servers that could be built.
+    pub servers: Vec<Entrant>,
+}
+
 /// The result.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// Rounds that were asked for.
     pub rounds: u32,
+    /// The servers that could be built.
+    pub servers: Vec<Entrant>,
     /// One section for each workload.
     pub sections: Vec<Section>,
     /// Servers that could not be built, failed the gate, or failed in a run, with the reason.
@@ -50,7 +61,7 @@ pub struct Comparison {
 }
 
 /// The servers under one workload.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Section {
     /// What was asked.
     pub workload: Workload,
@@ -65,7 +76,7 @@ pub struct Section {
 }
 
 /// One server under one workload. Spreads are over its rounds.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Row {
     /// The server.
     pub server: String,
@@ -100,7 +111,7 @@ pub struct Row {
 }
 
 /// Two servers under one workload, by the measure of the ranks.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Pair {
     /// The one.
     pub a: String,
@@ -136,6 +147,11 @@ impl Compare<'_> {
     pub fn run(mut self, plan: &Plan, pin: impl FnOnce() -> Result<()>) -> Result<Comparison> {
         let mut left_out = Vec::new();
         let built = self.build(plan, &mut left_out);
+        let servers = built.iter().map(Target::entrant).collect();
+        let planned = Planned { rounds: plan.rounds, servers };
+        if let Some(record) = &mut self.record {
+            record.plan(&planned);
+        }
         // Only now: compilers should have all processors.
         pin()?;
         let entrants = self.gate(plan, built, &mut left_out);
@@ -144,14 +160,9 @@ impl Compare<'_> {
             Ok(entrants) => self.rounds(plan, &entrants, &mut done, &mut left_out)?,
             Err(_) => true,
         };
-        let sections = plan
-            .workloads
-            .iter()
-            .enumerate()
-            .map(|(n, workload)| section(workload, n, &done))
-            .filter(|section| !section.rows.is_empty())
-            .collect();
-        Ok(Comparison { rounds: plan.rounds, sections, left_out, interrupted })
+        let sections = sections(&plan.workloads, &done);
+        let Planned { rounds, servers } = planned;
+        Ok(Comparison { rounds, servers, sections, left_out, interrupted })
     }
 
     fn build(&mut self, plan: &Plan, left_out: &mut Vec<(String, String)>) -> Vec<Target> {
@@ -300,6 +311,34 @@ fn gate_one(target: &Target, mode: Mode, settings: &Settings) -> Result<()> {
         Some(complaint) => bail!(complaint),
         None => Ok(()),
     }
+}
+
+/// What the finished runs of a comparison say that was cut off and left no result.
+pub fn assemble(planned: &Planned, runs: &[(u32, Report)]) -> Comparison {
+    let mut workloads: Vec<Workload> = Vec::new();
+    let mut done = Vec::new();
+    for (round, report) in runs {
+        let known = workloads.iter().position(|workload| *workload == report.workload);
+        let workload = known.unwrap_or_else(|| {
+            workloads.push(report.workload.clone());
+            workloads.len() - 1
+        });
+        done.push(Done { round: *round, workload, report: report.clone() });
+    }
+    Comparison {
+        rounds: planned.rounds,
+        servers: planned.servers.clone(),
+        sections: sections(&workloads, &done),
+        left_out: Vec::new(),
+        interrupted: true,
+    }
+}
+
+fn sections(workloads: &[Workload], done: &[Done]) -> Vec<Section> {
+    let all = workloads.iter().enumerate();
+    all.map(|(n, workload)| section(workload, n, done))
+        .filter(|section| !section.rows.is_empty())
+        .collect()
 }
 
 /// Rows, ranks and pairs of one workload, from the rounds that all its servers have finished.

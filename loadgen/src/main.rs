@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use loadgen::cli::{Cli, Command};
-use loadgen::{command, null, run};
+use loadgen::{command, null, report, run, schema};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -13,6 +13,8 @@ fn main() -> ExitCode {
         Command::Run(args) => command::run(&args),
         Command::Compare(args) => command::compare(&args),
         Command::Verify(args) => command::verify(&args),
+        Command::Report(args) => report::command(&args),
+        Command::Schema => schema::command(),
         Command::NullServer(args) => null::serve(args.listen).map(|()| ExitCode::SUCCESS),
         Command::NullClient(args) => {
             null::drive(args.addr, args.connections, args.size as usize, args.duration)

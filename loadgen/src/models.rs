@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::workload::{Mode, Workload};
 
@@ -60,6 +61,17 @@ pub struct Target {
     /// The most connections that it can serve at once, if it has a limit of its own.
     pub most_connections: Option<u32>,
     /// Cases of the gate that are declared unsupported, with the reason.
+    pub unsupported: BTreeMap<String, String>,
+}
+
+/// A server as a record describes it.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Entrant {
+    /// What it is called.
+    pub name: String,
+    /// The program or command, or where it was running.
+    pub command: String,
+    /// Conformance cases that it is declared not to pass, with the reason.
     pub unsupported: BTreeMap<String, String>,
 }
 
@@ -194,6 +206,19 @@ impl Target {
             .next()
             .with_context(|| format!("{addr:?} has no address"))?;
         Ok(Self::new(addr, How::Running(resolved, pid), vec![Mode::Echo, Mode::Chat]))
+    }
+
+    /// What a record says of it.
+    pub fn entrant(&self) -> Entrant {
+        let line = |program: String, args: &[String]| [&[program], args].concat().join(" ");
+        let command = match &self.how {
+            How::Package(package, args) => line(package.clone(), args),
+            How::Program(program, args) => line(program.display().to_string(), args),
+            How::Command(command) => command.clone(),
+            How::Running(addr, _) => format!("running at {addr}"),
+            How::Null => "a bare epoll loop of loadgen's own".into(),
+        };
+        Entrant { name: self.name.clone(), command, unsupported: self.unsupported.clone() }
     }
 
     /// Why it cannot take part in a workload: the model itself has a limit, or the server must be

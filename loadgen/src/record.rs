@@ -2,19 +2,29 @@
 //!
 //! ```text
 //! DIR/host.json      kernel, processors, limits, versions, the command
+//! DIR/plan.json      a comparison's servers and rounds
 //! DIR/runs.jsonl     one line a run, written the moment it ends
-//! DIR/result.json    what was printed, once there is something to print
+//! DIR/result.json    what --json prints, once there is something to print
+//! DIR/report.html    the same for people
 //! ```
+//!
+//! A record is only ever added to. One that was cut off can be read as far as it got.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use serde::Serialize;
-use serde_json::{Value, json};
+use anyhow::{Context, Result, anyhow, bail};
+use hdrhistogram::Histogram;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
+use crate::compare::{Comparison, Planned, assemble};
+use crate::drive::{Second, histogram};
+use crate::host::{Host, workspace};
 use crate::run::Report;
+use crate::schema::{Document, SCHEMA};
 
 /// A record that is being written.
 pub struct Record {
@@ -24,15 +34,67 @@ pub struct Record {
     broken: Option<anyhow::Error>,
 }
 
+/// The values of a histogram (ns, the upper end of their class) with their counts. Histograms of
+/// equal bounds add up exactly by adding the counts of equal values.
+type Counts = Vec<(u64, u64)>;
+
+/// One line of `runs.jsonl`.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    round: u32,
+    #[serde(flatten)]
+    report: Report,
+    histograms: BTreeMap<String, Counts>,
+    /// The same second by second.
+    seconds: Vec<StoredSecond>,
+}
+
+/// One second of a run.
+#[derive(Serialize, Deserialize)]
+struct StoredSecond {
+    messages: u64,
+    histograms: BTreeMap<String, Counts>,
+}
+
+/// A record as it was read.
+pub struct Stored {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// Where it was made.
+    pub host: Host,
+    /// Every finished run with its round, in the order of time; their histograms are filled in.
+    pub runs: Vec<(u32, Report)>,
+    /// The comparison, from its own result or, if that is missing, from the runs; none in the
+    /// record of a single run.
+    pub comparison: Option<Comparison>,
+}
+
+/// Where a command leaves its record if it is not told: in the workspace's `target/loadgen`, or,
+/// away from it, in `loadgen-records` of the current folder.
+pub fn default_folder(command: &str) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    let inside = workspace().filter(|workspace| here.starts_with(workspace));
+    let base = match inside {
+        Some(workspace) => workspace.join("target").join("loadgen"),
+        None => PathBuf::from("loadgen-records"),
+    };
+    let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+    let name = format!("{}-{command}", now.trim_end_matches('Z').replace(':', "-"));
+    let taken = |dir: &PathBuf| dir.exists();
+    let numbered = (2..).map(|n| base.join(format!("{name}-{n}")));
+    let mut free = std::iter::once(base.join(&name)).chain(numbered).skip_while(taken);
+    free.next().unwrap_or(base)
+}
+
 impl Record {
     /// Begins a record in `dir`, which must not hold one: records are never overwritten.
-    pub fn create(dir: &Path) -> Result<Self> {
+    pub fn create(dir: &Path, host: &Host) -> Result<Self> {
         let path = dir.join("runs.jsonl");
         if path.exists() {
             bail!("{} holds a record already; name another folder for --out", dir.display());
         }
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        write(&dir.join("host.json"), &host())?;
+        write(&dir.join("host.json"), host)?;
         let runs = OpenOptions::new()
             .create_new(true)
             .append(true)
@@ -41,31 +103,36 @@ impl Record {
         Ok(Self { dir: dir.to_owned(), runs, broken: None })
     }
 
-    /// Adds one run. A full disk must not cost the runs to come: it is reported at the end.
+    /// Says what a comparison is about to do.
+    pub fn plan(&mut self, planned: &Planned) {
+        self.attempt(|record| write(&record.dir.join("plan.json"), planned));
+    }
+
+    /// Adds one run.
     pub fn run(&mut self, round: u32, report: &Report) {
+        self.attempt(|record| {
+            let text = serde_json::to_string(&Line::of(round, report))? + "\n";
+            Ok(record.runs.write_all(text.as_bytes())?)
+        });
+    }
+
+    /// A full disk must not cost the runs to come: it is reported at the end.
+    fn attempt(&mut self, write: impl FnOnce(&mut Self) -> Result<()>) {
         if self.broken.is_none() {
-            self.broken = self.append(round, report).err();
+            self.broken = write(self).err();
         }
     }
 
-    fn append(&mut self, round: u32, report: &Report) -> Result<()> {
-        let mut value = json!({ "round": round });
-        let fields = serde_json::to_value(report)?;
-        if let (Value::Object(all), Value::Object(fields)) = (&mut value, fields) {
-            all.extend(fields);
+    /// Writes the result and the report, and returns the folder; or says why the record is
+    /// incomplete.
+    pub fn finish(mut self, result: &Document) -> Result<PathBuf> {
+        self.attempt(|record| write(&record.dir.join("result.json"), result));
+        match self.broken {
+            Some(e) => {
+                Err(e.context(format!("the record in {} is incomplete", self.dir.display())))
+            }
+            None => Ok(self.dir),
         }
-        value["histograms"] = histograms(report);
-        let line = format!("{value}\n");
-        Ok(self.runs.write_all(line.as_bytes())?)
-    }
-
-    /// Writes the result and returns the folder, or says why the record is incomplete.
-    pub fn finish(self, result: &impl Serialize) -> Result<PathBuf> {
-        if let Some(e) = self.broken {
-            return Err(e.context(format!("the record in {} is incomplete", self.dir.display())));
-        }
-        write(&self.dir.join("result.json"), result)?;
-        Ok(self.dir)
     }
 }
 
@@ -74,41 +141,96 @@ fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// For each latency the values (ns, the upper end of their class) with their counts. Histograms
-/// of equal bounds add up exactly by adding the counts of equal values.
-fn histograms(report: &Report) -> Value {
-    let Some(measured) = &report.measured else { return Value::Null };
-    let all = measured.histograms.iter().map(|(name, histogram)| {
-        let counts: Vec<_> = histogram
-            .iter_recorded()
-            .map(|v| json!([v.value_iterated_to(), v.count_at_value()]))
-            .collect();
-        ((*name).to_owned(), Value::Array(counts))
-    });
-    Value::Object(all.collect())
+impl Line {
+    fn of(round: u32, report: &Report) -> Self {
+        let (mut histograms, mut seconds) = (BTreeMap::new(), Vec::new());
+        if let Some(measured) = &report.measured {
+            let names = || measured.histograms.iter().map(|(name, _)| name.clone());
+            let counts = measured.histograms.iter().map(|(_, histogram)| counts(histogram));
+            histograms = names().zip(counts).collect();
+            seconds.extend(measured.seconds.iter().map(|second| StoredSecond {
+                messages: second.messages,
+                histograms: names().zip(second.counts.iter().cloned()).collect(),
+            }));
+        }
+        Self { round, report: report.clone(), histograms, seconds }
+    }
+
+    fn parse(text: &str) -> Result<(u32, Report)> {
+        let Self { round, mut report, histograms, seconds } = serde_json::from_str(text)?;
+        if let Some(measured) = &mut report.measured {
+            for (name, counts) in &histograms {
+                measured.histograms.push((name.clone(), from_counts(counts)?));
+            }
+            let seconds = seconds.into_iter().map(|mut second| Second {
+                messages: second.messages,
+                counts: histograms
+                    .keys()
+                    .map(|name| second.histograms.remove(name).unwrap_or_default())
+                    .collect(),
+            });
+            measured.seconds = seconds.collect();
+        }
+        Ok((round, report))
+    }
 }
 
-/// What a reader of a record must know about the machine and the program.
-pub fn host() -> Value {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let info = read("/proc/cpuinfo");
-    let model = info.lines().find(|line| line.starts_with("model name"));
-    let memory = read("/proc/meminfo");
-    let (mut total, after) = (None, "MemTotal:");
-    for line in memory.lines().filter_map(|line| line.strip_prefix(after)) {
-        total = line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok());
+fn counts(histogram: &Histogram<u64>) -> Counts {
+    histogram.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect()
+}
+
+fn from_counts(counts: &Counts) -> Result<Histogram<u64>> {
+    let mut histogram = histogram();
+    for &(value, count) in counts {
+        histogram.record_n(value, count).map_err(|e| anyhow!("{value} ns: {e}"))?;
     }
-    json!({
-        "time": humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
-        "kernel": format!("{} {}", read("/proc/sys/kernel/osrelease"), std::env::consts::ARCH),
-        "processor": model.and_then(|line| line.split_once(": ")).map(|(_, model)| model),
-        "processors": std::thread::available_parallelism().map_or(1, |n| n.get()),
-        "memory_bytes": total.map(|kb| kb * 1024),
-        "descriptor_limit": crate::server::descriptor_limit(),
-        "local_ports": read("/proc/sys/net/ipv4/ip_local_port_range"),
-        "somaxconn": read("/proc/sys/net/core/somaxconn"),
-        "clock": read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
-        "loadgen": env!("CARGO_PKG_VERSION"),
-        "command": std::env::args().collect::<Vec<_>>(),
+    Ok(histogram)
+}
+
+impl Stored {
+    /// Reads the record in `dir`, as far as it got.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join("runs.jsonl");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("{} is no record: cannot read runs.jsonl", dir.display()))?;
+        let host = read(&dir.join("host.json"))?;
+        let lines: Vec<&str> = text.lines().collect();
+        let mut runs = Vec::with_capacity(lines.len());
+        for (n, line) in lines.iter().enumerate() {
+            match Line::parse(line) {
+                Ok(run) => runs.push(run),
+                // The program was killed, or the disk was full, while it wrote this line.
+                Err(_) if n + 1 == lines.len() && !text.ends_with('\n') => {}
+                Err(e) => return Err(e.context(format!("{}, line {}", path.display(), n + 1))),
+            }
+        }
+        let comparison = Self::comparison(dir, &runs)?;
+        Ok(Self { dir: dir.to_owned(), host, runs, comparison })
+    }
+
+    fn comparison(dir: &Path, runs: &[(u32, Report)]) -> Result<Option<Comparison>> {
+        let (result, plan) = (dir.join("result.json"), dir.join("plan.json"));
+        if result.exists() {
+            let mut value: serde_json::Value = read(&result)?;
+            if value["schema"] != SCHEMA {
+                let (path, version) = (result.display(), &value["schema"]);
+                bail!("{path} is of version {version}, and this loadgen reads version {SCHEMA}");
+            }
+            let comparison = value["comparison"].take();
+            let comparison = serde_json::from_value(comparison);
+            return comparison.with_context(|| result.display().to_string());
+        }
+        if plan.exists() {
+            return Ok(Some(assemble(&read(&plan)?, runs)));
+        }
+        Ok(None)
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| {
+        format!("{} is not what this loadgen writes; is it from an older one?", path.display())
     })
 }

@@ -115,9 +115,9 @@ pub struct Measured {
     pub cost: Option<Cost>,
     /// Resident memory that each idle connection added, in bytes.
     pub idle_bytes_per_connection: Option<f64>,
-    /// The latencies in full: for each name the recorded values (ns) with their counts.
+    /// The latencies in full (ns), by name; a record keeps them beside the rest.
     #[serde(skip)]
-    pub histograms: Vec<(&'static str, Histogram<u64>)>,
+    pub histograms: Vec<(String, Histogram<u64>)>,
     /// The same second by second.
     #[serde(skip)]
     pub seconds: Vec<Second>,
@@ -227,7 +227,7 @@ struct Outcome {
 }
 
 /// Ticks that this machine's processors were given to others, and ticks in all.
-fn stolen_ticks() -> (u64, u64) {
+pub(crate) fn stolen_ticks() -> (u64, u64) {
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = text.lines().next().unwrap_or_default();
     // cpu user nice system idle iowait irq softirq steal ...
@@ -377,7 +377,11 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
         generator_cpu_ns_per_message: phase.cpu_ns as f64 / phase.in_window as f64,
         cost: outcome.cost.clone(),
         idle_bytes_per_connection: outcome.idle,
-        histograms: phase.histograms.clone(),
+        histograms: phase
+            .histograms
+            .iter()
+            .map(|(name, histogram)| ((*name).to_owned(), histogram.clone()))
+            .collect(),
         seconds: phase.seconds.clone(),
     }
 }

@@ -217,7 +217,8 @@ fn notes(section: &Section, text: &mut String) {
     }
 }
 
-fn status(status: Status) -> &'static str {
+/// The word for a status.
+pub fn status(status: Status) -> &'static str {
     match status {
         Status::Valid => "VALID",
         Status::Suspect => "SUSPECT",

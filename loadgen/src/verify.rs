@@ -9,6 +9,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::check::show;
@@ -40,7 +41,7 @@ const CHAT: [Case; 4] = [
 ];
 
 /// What became of one case.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Finding {
     /// The case.
     pub case: &'static str,
@@ -50,7 +51,7 @@ pub struct Finding {
 }
 
 /// The verdict on one case.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase", tag = "result", content = "reason")]
 pub enum Outcome {
     /// As the protocol says.

@@ -53,7 +53,7 @@ impl Mode {
 }
 
 /// A workload with every number settled.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Workload {
     /// What it is called.
     pub name: String,
@@ -206,7 +206,8 @@ impl Changes {
 }
 
 /// A workload as `loadgen list` shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ListedWorkload")]
 pub struct Listed {
     /// What it is called.
     pub name: &'static str,

@@ -173,9 +173,13 @@ fn compare_goes_on_without_those_that_fail() {
     assert_eq!(runs.len(), 2 * 2 * 3);
     let order = |n: usize| runs[n]["server"].as_str().unwrap();
     assert_eq!([order(0), order(1), order(2)], [order(8), order(7), order(6)], "mirrored rounds");
-    let counts = runs[0]["histograms"]["latency"].as_array().unwrap();
-    let recorded: u64 = counts.iter().map(|pair| pair[1].as_u64().unwrap()).sum();
-    assert_eq!(recorded, runs[0]["measured"]["messages"].as_u64().unwrap());
+    let recorded = |holder: &Value| -> u64 {
+        let counts = holder["histograms"]["latency"].as_array().unwrap();
+        counts.iter().map(|pair| pair[1].as_u64().unwrap()).sum()
+    };
+    assert_eq!(recorded(&runs[0]), runs[0]["measured"]["messages"].as_u64().unwrap());
+    let seconds = runs[0]["seconds"].as_array().unwrap();
+    assert_eq!(seconds.iter().map(recorded).sum::<u64>(), recorded(&runs[0]));
     for file in ["host.json", "result.json"] {
         let text = std::fs::read_to_string(dir.join("record").join(file)).unwrap();
         serde_json::from_str::<Value>(&text).unwrap();
@@ -232,7 +236,7 @@ fn a_full_disk_costs_the_record_and_not_the_result() {
     // A limit on the size of files stands in for the disk: writes fail once the signal that
     // comes with it is ignored.
     let output = script(&format!(
-        "trap '' XFSZ; ulimit -f 1 && exec $0 compare --models-file {file} --models one \
+        "trap '' XFSZ; ulimit -f 4 && exec $0 compare --models-file {file} --models one \
          --workloads ping-pong --rounds 2 --duration 100ms --warmup 20ms --out {0}/record",
         dir.display()
     ));
@@ -244,24 +248,30 @@ fn a_full_disk_costs_the_record_and_not_the_result() {
 
 #[test]
 fn compare_prints_a_table_that_a_pipe_can_take() {
-    let file = models(&folder("table"));
+    let dir = folder("table");
+    let (file, out) = (models(&dir), dir.join("record").display().to_string());
     let args = ["compare", "--models-file", &file, "--models", "one,two", "--rounds", "2"];
-    let output = loadgen(&[&args[..], &["--workloads", "ping-pong"], &SHORT].concat());
+    let more = ["--workloads", "ping-pong", "--out", &out];
+    let output = loadgen(&[&args[..], &more, &SHORT].concat());
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("| rank | server"), "{text}");
     assert!(text.contains("ranked by CPU per message"), "{text}");
     assert!(!text.contains('\u{1b}'), "no escapes into a pipe");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("round 1 of 2: ping-pong one"), "{stderr}");
+    let again = loadgen(&["report", &out]);
+    assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(String::from_utf8_lossy(&again.stdout), text, "the record holds all of it");
 }
 
 #[test]
 fn ctrl_c_keeps_the_finished_rounds_and_leaves_no_server() {
-    let file = models(&folder("interrupt"));
+    let dir = folder("interrupt");
+    let (file, out) = (models(&dir), dir.join("record").display().to_string());
     let args = ["compare", "--models-file", &file, "--models", "one,two", "--rounds", "900"];
     let mut child = Command::new(LOADGEN)
         .args(args)
-        .args(["--workloads", "ping-pong"])
+        .args(["--workloads", "ping-pong", "--out", &out])
         .args(SHORT)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -1,0 +1,122 @@
+//! Records and what is made of them: the same table again, JSON that keeps to its schema, CSV.
+
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
+
+mod common;
+#[path = "common/schema.rs"]
+mod schema;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::Wrong;
+use schema::complaints;
+use serde_json::Value;
+
+const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
+
+fn loadgen(args: &[&str]) -> Output {
+    Command::new(LOADGEN).args(args).output().unwrap()
+}
+
+/// What it prints, if it ends with this exit code.
+fn printed(args: &[&str], code: i32) -> String {
+    let output = loadgen(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Standard error of what fails as wrong use.
+fn refused(args: &[&str]) -> String {
+    let output = loadgen(args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{args:?}: nothing is published");
+    stderr
+}
+
+/// An empty folder of this test's own.
+fn folder(name: &str) -> PathBuf {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// Compares two servers that are the null reference, in `rounds` short rounds. Returns what was
+/// printed and the record.
+fn compare(dir: &Path, rounds: u32, json: bool) -> (String, String) {
+    let out = dir.join("record").display().to_string();
+    let entry = |name: &str| {
+        format!(
+            "[model.{name}]\ncommand = \"{LOADGEN} null-server --listen {{addr}}\"\n\
+             modes = [\"echo\"]\n[model.{name}.unsupported]\nsplit-lines = \"no lines\"\n\
+             over-long-line = \"no <limit>\"\nnot-before-asked = \"no lines\"\n"
+        )
+    };
+    let file = dir.join("models.toml");
+    std::fs::write(&file, entry("one") + &entry("two")).unwrap();
+    let (file, rounds) = (file.display().to_string(), rounds.to_string());
+    let mut args = vec!["compare", "--models-file", &file, "--rounds", &rounds, "--out", &out];
+    args.extend(["--workloads", "ping-pong,idle", "--connections", "20"]);
+    args.extend(["--duration", "100ms", "--warmup", "20ms"]);
+    args.extend(json.then_some("--json"));
+    (printed(&args, 0), out)
+}
+
+#[test]
+fn json_keeps_to_the_published_schema() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schema/loadgen.schema.json");
+    let published = std::fs::read_to_string(path).unwrap();
+    let now = printed(&["schema"], 0);
+    assert!(published == now, "loadgen schema > docs/schema/loadgen.schema.json; {now}");
+    let schema: Value = serde_json::from_str(&now).unwrap();
+    let check = |text: &str| {
+        let value: Value = serde_json::from_str(text).unwrap();
+        let complaints = complaints(&schema, &value);
+        assert!(complaints.is_empty(), "{complaints:#?}");
+        value
+    };
+    let (text, record) = compare(&folder("schema"), 1, true);
+    let mut wrong = check(&text);
+    assert_eq!(check(&printed(&["report", &record, "--json"], 0)), wrong);
+    let addr = common::echo(Wrong::Nothing).to_string();
+    check(&printed(&["run", "--addr", &addr, "--duration", "50ms", "--warmup", "0s", "--json"], 0));
+    check(&printed(&["verify", "--addr", &addr, "--json"], 1));
+    check(&printed(&["list", "--json"], 0));
+    wrong["comparison"]["sections"][0]["rows"][0]["cpu_ns"]["median"] = "fast".into();
+    assert!(!complaints(&schema, &wrong).is_empty(), "a schema that takes anything says nothing");
+}
+
+#[test]
+fn a_record_that_was_cut_off_is_read_as_far_as_it_got() {
+    let (text, record) = compare(&folder("cut"), 2, false);
+    let dir = Path::new(&record);
+    assert_eq!(printed(&["report", &record], 0), text, "whole, it gives the same table again");
+    std::fs::remove_file(dir.join("result.json")).unwrap();
+    let runs = std::fs::read_to_string(dir.join("runs.jsonl")).unwrap();
+    assert_eq!(printed(&["report", &record], 0), text, "and so do the runs alone");
+    // The last line is the second round of a server with idle connections.
+    std::fs::write(dir.join("runs.jsonl"), &runs[..runs.len() - 10]).unwrap();
+    let cut = printed(&["report", &record], 0);
+    assert!(cut.contains("1 of 2 rounds") && cut.contains("2 of 2 rounds"), "{cut}");
+    std::fs::write(dir.join("runs.jsonl"), runs.replacen("round", "sound", 1)).unwrap();
+    assert!(refused(&["report", &record]).contains("line 1"));
+    std::fs::remove_file(dir.join("runs.jsonl")).unwrap();
+    assert!(refused(&["report", &record]).contains("is no record"));
+}
+
+#[test]
+fn csv_has_every_run() {
+    let (_, record) = compare(&folder("csv"), 2, false);
+    let text = printed(&["report", &record, "--csv"], 0);
+    let mut lines = text.lines();
+    let header: Vec<_> = lines.next().unwrap().split(',').collect();
+    let at = |name: &str| header.iter().position(|column| *column == name).unwrap();
+    let rows: Vec<Vec<_>> = lines.map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.len(), 2 * 2 * 3);
+    assert_eq!(rows[0][at("workload")], "ping-pong");
+    assert!(rows[0][at("cpu_ns_per_message")].parse::<f64>().unwrap() > 0.0);
+    assert!(rows[0][at("p99_ns")].parse::<u64>().unwrap() > 0);
+}
