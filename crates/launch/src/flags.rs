@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -174,7 +173,6 @@ fn build<E: Args>(name: &'static str, flags: Flags<E>) -> Result<Launch<E>, Fail
         drain_timeout: flags.drain_timeout,
         socket: socket::Wanted { addr, backlog: i32::try_from(flags.backlog).unwrap_or(i32::MAX) },
         bound: OnceLock::new(),
-        announced: AtomicBool::new(false),
         counters: (0..flags.workers.max(COUNTERS)).map(|_| Counters::default()).collect(),
         shared_counters: OnceLock::new(),
         work: flags.work,

@@ -71,7 +71,6 @@ pub struct Launch<E = NoExtra> {
     gate: gate::Gate,
     socket: socket::Wanted,
     bound: OnceLock<SocketAddr>,
-    announced: AtomicBool,
     counters: Vec<Counters>,
     /// Counters that several processes share, instead of those above.
     shared_counters: OnceLock<&'static [Counters]>,
@@ -144,7 +143,7 @@ pub fn main<E: clap::Args + Send + Sync + 'static>(
 ) -> ExitCode {
     // First of all, so that every thread to come inherits it: stop signals are waited for.
     stop::block_signals();
-    end_on_panic();
+    end_on_panic(name);
     let launch = match flags::parse::<E>(name, about) {
         Ok(launch) => &*Box::leak(Box::new(launch)),
         Err(flags::Early::Help(text)) => {
@@ -158,7 +157,7 @@ pub fn main<E: clap::Args + Send + Sync + 'static>(
     };
     let result = serve(launch);
     // A server that never came to listen has nothing to tell.
-    if launch.announced.load(Ordering::Relaxed) {
+    if ANNOUNCED.load(Ordering::Relaxed) {
         launch.report();
     }
     match result {
@@ -170,12 +169,23 @@ pub fn main<E: clap::Args + Send + Sync + 'static>(
     }
 }
 
+/// Whether the server has said where it listens.
+static ANNOUNCED: AtomicBool = AtomicBool::new(false);
+
 /// A panic is a bug of ours. It ends the whole process: a server that has lost one of its threads
 /// would look alive and leave its clients waiting. So no lock is ever found poisoned.
-fn end_on_panic() {
+///
+/// Only before it listens is a panic no bug: runtimes have no other way to say that there is no
+/// thread to be had. That is one line like any other failure to start.
+fn end_on_panic(name: &'static str) {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        tell(panic);
+        if ANNOUNCED.load(Ordering::Relaxed) {
+            tell(panic);
+        } else {
+            let text = panic.to_string().replace('\n', " ");
+            Log::new(name, log::Format::Text).failure(&Failure::Failed(text));
+        }
         std::process::exit(1);
     }));
 }

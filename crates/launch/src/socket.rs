@@ -58,7 +58,7 @@ impl<E> Launch<E> {
 
     /// Says on standard output where the server listens. Call it when it accepts, not before.
     pub fn announce(&self) {
-        self.announced.store(true, Ordering::Relaxed);
+        crate::ANNOUNCED.store(true, Ordering::Relaxed);
         let addr = self.bound.get().unwrap_or(&self.socket.addr);
         let mut out = io::stdout();
         // A standard output that is closed is no reason not to serve.

@@ -28,7 +28,8 @@ pub(crate) fn runtime() -> Result<Runtime, Failure> {
     ring.buffer_pool_size(BUFFERS).buffer_pool_buffer_len(BUFFER_LEN);
     let built = RuntimeBuilder::new().with_proactor(ring).event_interval(TASKS).build();
     let built = built.and_then(|runtime| runtime.buffer_pool().map(|_| runtime));
-    built.map_err(|error| Failure::Unsupported(format!("io_uring cannot be had here: {error}")))
+    let because = |error| format!("io_uring cannot be had here: {error}; choose another server");
+    built.map_err(|error| Failure::Unsupported(because(error)))
 }
 
 /// What the kernel sends from: it comes back when that is done.

@@ -126,11 +126,12 @@ impl Pool {
         launch::block_child_signals();
         let mut announced = false;
         loop {
-            if !self.fill() {
+            if let Err(error) = self.fill() {
                 if !announced && self.count().0 == 0 {
-                    return Err(Failure::Failed("cannot start a process".into()));
+                    return Err(Failure::Failed(format!("cannot start a process: {error}")));
                 }
-                alarm::set(1); // And look again.
+                self.launch.log.warn(&format!("fork: {error}; tries again"));
+                alarm::set(1);
             }
             if !announced {
                 self.launch.announce();
@@ -153,8 +154,8 @@ impl Pool {
         &self.seats[self.size()]
     }
 
-    /// Starts as many processes as there should be. Returns whether that could be done.
-    fn fill(&'static self) -> bool {
+    /// Starts as many processes as there should be.
+    fn fill(&'static self) -> Result<(), nix::errno::Errno> {
         // The hub comes first, and there is none in echo.
         let hub = if self.links.is_empty() { self.size() } else { self.size() + 1 };
         let (mut there, taken) = self.count();
@@ -173,12 +174,11 @@ impl Pool {
                 Ok(None) => self.child(index),
                 Err(error) => {
                     self.launch.counters(index).shortages.add(1);
-                    self.launch.log.warn(&format!("fork: {error}; tries again"));
-                    return false;
+                    return Err(error);
                 }
             }
         }
-        true
+        Ok(())
     }
 
     /// How many processes there are for clients, and how many have one.
@@ -242,7 +242,8 @@ impl Pool {
                 continue;
             }
             self.launch.log.warn(&format!("process {pid} has died: replaces it"));
-            self.fill(); // First: the hub may be waiting for somebody to take the mail.
+            // First: the hub may be waiting for somebody to take the mail. `supervise` tries again.
+            let _ = self.fill();
             self.tell(&Packets::of(id, frame::LEAVE, b"Connection reset"), SendFlags::empty());
         }
         Ok(())
