@@ -133,6 +133,13 @@ impl Client {
         }
     }
 
+    /// This side's address.
+    #[track_caller]
+    pub(crate) fn addr(&self) -> SocketAddr {
+        let addr = self.socket.local_addr().expect("the address of a socket");
+        addr.as_socket().expect("an internet address")
+    }
+
     /// How the stream ended, if it has.
     pub(crate) fn end(&self) -> Option<End> {
         self.end

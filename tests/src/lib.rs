@@ -15,8 +15,8 @@
 //! }
 //! ```
 //!
-//! Reading order: `server` (the process under test), `client` and `member` (who talks to it),
-//! `watchdog` (how a case ends), then any file in `cases`.
+//! Reading order: `server` (the process under test), `surroundings` (what it finds), `client` and
+//! `member` (who talks to it), `watchdog` (how a case ends), then any file in `cases`.
 //!
 //! Two environment variables: `CONFORMANCE_SEED` repeats the random cases of an earlier run, and
 //! `CONFORMANCE_DEADLINE` says after how many seconds a case that hangs is ended.
@@ -26,6 +26,7 @@ mod client;
 mod member;
 mod models;
 mod server;
+mod surroundings;
 mod usage;
 mod watchdog;
 
@@ -42,8 +43,11 @@ use crate::models::Model;
 /// `program` is the path of the server's binary: `env!("CARGO_BIN_EXE_serve-...")`. The arguments
 /// of the test harness (a filter, `--list`, `--test-threads`) are read from the command line.
 pub fn run(package: &str, program: &str) -> ExitCode {
+    if let Some(code) = surroundings::called() {
+        return code;
+    }
     let arguments = Arguments::from_args();
-    let cases = cases::all();
+    let cases = cases::of(package);
     let models = match models::of_package(package, &cases) {
         Ok(models) => models,
         Err(reason) => {

@@ -77,8 +77,8 @@ mod tests {
 
     fn cases() -> Vec<Case> {
         vec![
-            Case { name: "speaks", mode: Mode::Echo, run: |_| () },
-            Case { name: "chats", mode: Mode::Chat, run: |_| () },
+            Case { name: "speaks", mode: Mode::Echo, only: None, run: |_| () },
+            Case { name: "chats", mode: Mode::Chat, only: None, run: |_| () },
         ]
     }
 

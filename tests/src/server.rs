@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::client::{Client, Dial};
 use crate::member::Member;
+use crate::surroundings::{self, Surroundings};
 use crate::usage::{self, Usage};
 use crate::watchdog::{Watch, lock};
 
@@ -33,8 +34,14 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `program` and waits for its `listening on ADDR:PORT`.
     #[track_caller]
-    pub(crate) fn start(watch: &Arc<Watch>, program: &str, args: &[String]) -> Self {
-        let mut process = Process::spawn(watch, program, args, Stdio::piped());
+    pub(crate) fn start(
+        watch: &Arc<Watch>,
+        surroundings: Surroundings,
+        program: &str,
+        args: &[String],
+    ) -> Self {
+        let command = surroundings::command(surroundings, program);
+        let mut process = Process::spawn(watch, command, args, Stdio::piped());
         let mut stdout = process.child.stdout.take().expect("standard output is piped");
         let line = first_line(watch, &mut stdout);
         let addr = line.strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
@@ -127,6 +134,26 @@ impl Server {
         prlimit(Some(self.process.log.pid), Resource::Sigpending, limit).expect("set the limit");
     }
 
+    /// Lets it have no more processes or threads than it has, or as many as the suite may have. For
+    /// root no such limit holds, so it must run in [`Surroundings::Limited`].
+    #[track_caller]
+    pub(crate) fn limit_processes(&self, no_more: bool) {
+        let status = surroundings::limiting(self.process.log.pid, no_more).status();
+        assert!(status.is_ok_and(|status| status.success()), "the limit cannot be set");
+    }
+
+    /// Its processes, first the one that was started.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        usage::processes(self.process.log.pid)
+    }
+
+    /// The process that serves this client.
+    #[track_caller]
+    pub(crate) fn process_of(&self, client: &Client) -> Pid {
+        let holder = usage::holder(self.process.log.pid, self.addr, client.addr());
+        holder.expect("a process that holds the connection")
+    }
+
     /// Kills it as `kill -9` does, and waits until it is gone.
     #[track_caller]
     pub(crate) fn kill(&mut self) {
@@ -173,6 +200,13 @@ impl Server {
         value
     }
 
+    /// How often something ran out that it needed.
+    #[track_caller]
+    pub(crate) fn shortages(&self) -> u64 {
+        let counters = self.counters();
+        counters["errors"]["shortage"].as_u64().expect("a counter of shortages")
+    }
+
     /// The last line of standard error, after the process has ended.
     #[track_caller]
     pub(crate) fn last_counters(&self) -> Value {
@@ -195,7 +229,8 @@ fn counters_of(line: &str) -> Value {
     parsed["counters"].clone()
 }
 
-/// A process in a group of its own, killed with all its children when dropped.
+/// A process in a group of its own, killed with all its children when dropped, and when the thread
+/// that has started it ends.
 pub(crate) struct Process {
     child: Child,
     log: Arc<Log>,
@@ -204,8 +239,13 @@ pub(crate) struct Process {
 
 impl Process {
     #[track_caller]
-    pub(crate) fn spawn(watch: &Arc<Watch>, program: &str, args: &[String], stdout: Stdio) -> Self {
-        let spawned = Command::new(program)
+    pub(crate) fn spawn(
+        watch: &Arc<Watch>,
+        mut command: Command,
+        args: &[String],
+        stdout: Stdio,
+    ) -> Self {
+        let spawned = command
             .args(args)
             .stdin(Stdio::null())
             .stdout(stdout)
@@ -214,7 +254,7 @@ impl Process {
             .spawn();
         let mut child = match spawned {
             Ok(child) => child,
-            Err(error) => panic!("cannot start {program}: {error}"),
+            Err(error) => panic!("cannot start {command:?}: {error}"),
         };
         let log = Arc::new(Log {
             pid: Pid::from_child(&child),

@@ -4,7 +4,8 @@
 //! said here is the sum over that group.
 
 use std::fs;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
 
@@ -27,35 +28,66 @@ pub(crate) struct Usage {
 /// Reads what the process group uses. A process that has ended counts for nothing.
 pub(crate) fn of_group(group: Pid) -> Usage {
     let mut sum = Usage::default();
-    let Ok(entries) = fs::read_dir("/proc") else { return sum };
-    for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()) {
-            // `None` is a process that has just ended, or one of another group.
-            if let Some(one) = of_member(&entry.path(), group) {
-                sum.resident_kib += one.resident_kib;
-                sum.peak_kib += one.peak_kib;
-                sum.descriptors += one.descriptors;
-                sum.ticks += one.ticks;
-                sum.processes += 1;
-                sum.stopped += one.stopped;
-            }
+    for (proc, stat) in members(group) {
+        // `None` is a process that has just ended.
+        if let Some(one) = of_member(&proc, &stat) {
+            sum.resident_kib += one.resident_kib;
+            sum.peak_kib += one.peak_kib;
+            sum.descriptors += one.descriptors;
+            sum.ticks += one.ticks;
+            sum.processes += 1;
+            sum.stopped += one.stopped;
         }
     }
     sum
 }
 
-fn of_member(proc: &Path, group: Pid) -> Option<Usage> {
-    let stat = fs::read_to_string(proc.join("stat")).ok()?;
-    // The name in parentheses may hold anything; the fields that count come after the last one.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-    if number(5)? != u64::try_from(group.as_raw_nonzero().get()).ok()? {
-        return None;
-    }
-    let state = *fields.first()?;
-    if state == "Z" {
-        return None;
-    }
+/// The processes of the group, first the one that it is named after.
+pub(crate) fn processes(group: Pid) -> Vec<Pid> {
+    let mut pids: Vec<_> = members(group).filter_map(|(proc, _)| pid_of(&proc)).collect();
+    pids.sort_by_key(|&pid| pid != group);
+    pids
+}
+
+/// The process of the group that holds the connection from `client` to `server`.
+pub(crate) fn holder(group: Pid, server: SocketAddr, client: SocketAddr) -> Option<Pid> {
+    let sockets = fs::read_to_string("/proc/net/tcp").ok()?;
+    let ends = [server, client].map(|addr| format!(":{:04X}", addr.port()));
+    let mut rows = sockets.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| {
+        let addrs = row.iter().skip(1).zip(&ends);
+        addrs.filter(|(addr, port)| addr.ends_with(port.as_str())).count() == 2
+    })?;
+    let socket = PathBuf::from(format!("socket:[{}]", row.get(9)?));
+    let holds = |proc: &Path| {
+        let mut descriptors = fs::read_dir(proc.join("fd")).into_iter().flatten().flatten();
+        descriptors.any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == socket))
+    };
+    members(group).find(|(proc, _)| holds(proc)).and_then(|(proc, _)| pid_of(&proc))
+}
+
+fn pid_of(proc: &Path) -> Option<Pid> {
+    Pid::from_raw(proc.file_name()?.to_str()?.parse().ok()?)
+}
+
+/// The living processes of the group: the directory of each, and its `stat` from the third field
+/// on, which is its state.
+fn members(group: Pid) -> impl Iterator<Item = (PathBuf, Vec<String>)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(move |entry| {
+        let proc = entry.path();
+        pid_of(&proc)?;
+        let stat = fs::read_to_string(proc.join("stat")).ok()?;
+        // The name in parentheses may hold anything; what counts comes after the last one.
+        let fields = stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned);
+        let fields: Vec<String> = fields.collect();
+        let is_member = *fields.get(2)? == group.as_raw_pid().to_string();
+        (is_member && fields[0] != "Z").then_some((proc, fields))
+    })
+}
+
+fn of_member(proc: &Path, stat: &[String]) -> Option<Usage> {
+    let number = |field: usize| stat.get(field - 3)?.parse::<u64>().ok();
     let status = fs::read_to_string(proc.join("status")).ok()?;
     let kib = |key: &str| -> Option<u64> {
         status
@@ -73,6 +105,6 @@ fn of_member(proc: &Path, group: Pid) -> Option<Usage> {
         descriptors: fs::read_dir(proc.join("fd")).map_or(0, Iterator::count),
         ticks: number(14)? + number(15)?,
         processes: 1,
-        stopped: usize::from(state == "T"),
+        stopped: usize::from(stat[0] == "T"),
     })
 }

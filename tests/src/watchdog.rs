@@ -10,6 +10,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::hash::{Hash, Hasher};
 use std::panic::{self, AssertUnwindSafe};
+use std::process::Stdio;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -19,7 +20,8 @@ use libtest_mimic::Failed;
 
 use crate::cases::Case;
 use crate::models::Model;
-use crate::server::{Log, Server, kill_group};
+use crate::server::{Log, Process, Server, kill_group};
+use crate::surroundings::{self, Surroundings};
 
 /// How long a case may take, unless `CONFORMANCE_DEADLINE` (in seconds) says otherwise. Far more
 /// than any needs on a loaded machine: it ends a hang, it does not judge speed.
@@ -47,13 +49,13 @@ impl Ctx {
     /// Starts the server in echo mode.
     #[track_caller]
     pub(crate) fn echo(&self, args: &[&str]) -> Server {
-        Server::start(&self.watch, &self.program, &self.command_line("echo", args))
+        self.echo_in(Surroundings::Usual, args)
     }
 
     /// Starts the server in chat mode.
     #[track_caller]
     pub(crate) fn chat(&self, args: &[&str]) -> Server {
-        Server::start(&self.watch, &self.program, &self.command_line("chat", args))
+        self.chat_in(Surroundings::Usual, args)
     }
 
     /// Starts the server in chat mode for members who say much at once.
@@ -68,17 +70,47 @@ impl Ctx {
         let script = format!("{prelude}; exec \"$0\" \"$@\"");
         let mut command_line = vec!["-c".to_owned(), script, self.program.clone()];
         command_line.extend(self.command_line("echo", args));
-        Server::start(&self.watch, "/bin/sh", &command_line)
+        Server::start(&self.watch, Surroundings::Usual, "/bin/sh", &command_line)
+    }
+
+    /// Starts the server in echo mode in surroundings of its own.
+    #[track_caller]
+    pub(crate) fn echo_in(&self, surroundings: Surroundings, args: &[&str]) -> Server {
+        let args = self.command_line("echo", args);
+        Server::start(&self.watch, surroundings, &self.program, &args)
+    }
+
+    /// Starts the server in chat mode in surroundings of its own.
+    #[track_caller]
+    pub(crate) fn chat_in(&self, surroundings: Surroundings, args: &[&str]) -> Server {
+        let args = self.command_line("chat", args);
+        Server::start(&self.watch, surroundings, &self.program, &args)
+    }
+
+    /// Starts the server in echo mode from a process that does nothing else, and gives that one.
+    #[track_caller]
+    pub(crate) fn echo_held(&self) -> Server {
+        let args = surroundings::holding(&self.program, &self.command_line("echo", &[]));
+        Server::start(&self.watch, Surroundings::Usual, "/proc/self/exe", &args)
+    }
+
+    /// Starts the server with these arguments only, to see it end.
+    #[track_caller]
+    pub(crate) fn spawn(
+        &self,
+        surroundings: Surroundings,
+        args: &[&str],
+        stdout: impl Into<Stdio>,
+    ) -> Process {
+        let mut all = self.args.clone();
+        all.extend(args.iter().map(|&arg| arg.to_owned()));
+        let command = surroundings::command(surroundings, &self.program);
+        Process::spawn(&self.watch, command, &all, stdout.into())
     }
 
     /// The program under test, for cases that start it in a way of their own.
     pub(crate) fn program(&self) -> &str {
         &self.program
-    }
-
-    /// The arguments that make the program this model, without address or mode.
-    pub(crate) fn args(&self) -> &[String] {
-        &self.args
     }
 
     /// Random numbers that the same seed repeats for this case, whatever else runs.
@@ -99,6 +131,14 @@ impl Ctx {
 }
 
 impl Watch {
+    pub(crate) fn new() -> Self {
+        Self {
+            deadline: Instant::now() + budget(),
+            awaiting: Mutex::new("nothing yet".to_owned()),
+            servers: Mutex::default(),
+        }
+    }
+
     /// Says what the case waits for from here on, and how long it may.
     ///
     /// # Panics
@@ -134,11 +174,7 @@ impl Watch {
 /// Runs one case to its end and tells the harness how it went.
 pub(crate) fn run(case: Case, model: &Model, program: &str, seed: u64) -> Result<(), Failed> {
     let name = format!("{}::{}", model.name, case.name);
-    let watch = Arc::new(Watch {
-        deadline: Instant::now() + budget(),
-        awaiting: Mutex::new("nothing yet".to_owned()),
-        servers: Mutex::default(),
-    });
+    let watch = Arc::new(Watch::new());
     let ctx = Ctx {
         program: program.to_owned(),
         args: model.args.clone(),

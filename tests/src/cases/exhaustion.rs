@@ -1,14 +1,18 @@
 //! Exhaustion: what the kernel has no more of, and what happens then.
 
+use std::collections::HashSet;
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::param::clock_ticks_per_second;
 
 use crate::cases::{Case, cases};
-use crate::client::{Client, pump};
-use crate::member::Member;
+use crate::client::{Client, pump, pump_for};
+use crate::member::{Member, gather};
 use crate::server::Server;
+use crate::surroundings::Surroundings;
 use crate::watchdog::Ctx;
 
 pub(super) const ECHO: &[Case] = cases![Echo:
@@ -19,11 +23,25 @@ pub(super) const ECHO: &[Case] = cases![Echo:
     reused_descriptors_cross_nothing,
     deadlines_hold_under_load,
     a_queue_of_8_forgets_nobody,
+    two_hundred_at_once_all_get_their_echo,
+    without_io_uring_it_serves_or_exits_3,
+    without_more_processes_those_inside_are_served_and_then_the_rest,
+    without_any_process_it_does_not_start,
 ];
 
 pub(super) const CHAT: &[Case] = cases![Chat:
     two_workers_share_one_chat,
     two_workers_without_a_signal_queue_share_one_chat,
+    two_hundred_at_once_all_hear_each_other,
+    without_more_processes_the_chat_goes_on,
+];
+
+pub(super) const URING_ECHO: &[Case] = cases![Echo only "serve-uring":
+    a_completion_queue_of_8_serves_two_hundred,
+];
+
+pub(super) const URING_CHAT: &[Case] = cases![Chat only "serve-uring":
+    a_completion_queue_of_8_carries_the_chat_of_two_hundred,
 ];
 
 /// 37: With 64 descriptors and 200 clients: those inside are served, nothing spins, and when they
@@ -162,8 +180,8 @@ fn deadlines_hold_under_load(ctx: &Ctx) {
 /// 42: More happens at once than a queue of 8 signals, or of 8 completions, holds: lines, ends of
 /// streams, newcomers. Nobody is forgotten. Only a model with such a queue notices, and counts it.
 fn a_queue_of_8_forgets_nobody(ctx: &Ctx) {
-    let completions = ctx.program().ends_with("/serve-uring");
-    let signals = ctx.program().ends_with("/serve-sigio");
+    let completions = is_one_of(ctx, &["serve-uring"]);
+    let signals = is_one_of(ctx, &["serve-sigio"]);
     let small: &[&str] = if completions { &["--cq", "8", "--buffers", "8"] } else { &[] };
     let server = ctx.echo(small);
     server.limit_queued_signals(8);
@@ -189,6 +207,178 @@ fn a_queue_of_8_forgets_nobody(ctx: &Ctx) {
     }
     let told = server.counter("overflows") > 0;
     assert_eq!(told, completions || signals, "whether a queue overflowed");
+}
+
+/// 39: Two hundred have something to say at once, more than there are buffers to receive it in
+/// where the kernel is lent some. Nobody is forgotten.
+fn two_hundred_at_once_all_get_their_echo(ctx: &Ctx) {
+    let server = ctx.echo(few_buffers(ctx));
+    all_at_once(&server);
+    if is_one_of(ctx, &["serve-uring"]) {
+        assert!(server.counter("would_blocks") > 0, "the buffers were enough: this shows nothing");
+    }
+}
+
+/// 39: The same in chat, where each line is for many.
+fn two_hundred_at_once_all_hear_each_other(ctx: &Ctx) {
+    all_talk_at_once(&ctx.busy_chat(few_buffers(ctx)));
+}
+
+/// 40: The same when no more than 8 completions have room.
+fn a_completion_queue_of_8_serves_two_hundred(ctx: &Ctx) {
+    let server = ctx.echo(&["--cq", "8"]);
+    all_at_once(&server);
+    assert!(server.counter("overflows") > 0, "the queue was long enough: this shows nothing");
+}
+
+/// 40: The same in chat.
+fn a_completion_queue_of_8_carries_the_chat_of_two_hundred(ctx: &Ctx) {
+    all_talk_at_once(&ctx.busy_chat(&["--cq", "8"]));
+}
+
+/// As few buffers as the server can be told to have.
+fn few_buffers(ctx: &Ctx) -> &'static [&'static str] {
+    if is_one_of(ctx, &["serve-uring"]) { &["--buffers", "8"] } else { &[] }
+}
+
+fn is_one_of(ctx: &Ctx, programs: &[&str]) -> bool {
+    programs.iter().any(|program| ctx.program().ends_with(&format!("/{program}")))
+}
+
+/// While the server stands still, two hundred clients say something, from nothing much to more than
+/// one read takes. It finds all of that at once.
+#[track_caller]
+fn all_at_once(server: &Server) {
+    let mut clients = server.clients(200);
+    for round in 0..5 {
+        server.freeze();
+        let text = |n: usize| format!("{}\n", n % 10).repeat(1 + n * 100 * (round % 2));
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.queue(text(n).as_bytes());
+        }
+        pump("the lines to be on their way", &mut clients, |clients| {
+            clients.iter().all(|client| client.unsent() == 0)
+        });
+        server.thaw();
+        pump("everybody to be served", &mut clients, |clients| {
+            let is_served = |(n, client): (usize, &Client)| client.incoming.len() >= text(n).len();
+            clients.iter().enumerate().all(is_served)
+        });
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.expect(text(n));
+        }
+    }
+}
+
+/// The same with two hundred members of ten channels, each of whom says something.
+#[track_caller]
+fn all_talk_at_once(server: &Server) {
+    const CHANNELS: usize = 10;
+    let mut members: Vec<Member> = (0..200).map(|n| server.member(&format!("m{n}"))).collect();
+    for (n, member) in members.iter_mut().enumerate() {
+        member.join(&format!("#{}", n % CHANNELS));
+    }
+    for member in &mut members {
+        member.sync();
+    }
+    server.freeze();
+    for (n, member) in members.iter_mut().enumerate() {
+        member.say(format!("PRIVMSG #{} :from {n}", n % CHANNELS));
+    }
+    server.thaw();
+    for listener in 0..members.len() {
+        let mine = (listener % CHANNELS..members.len()).step_by(CHANNELS);
+        let mut missing: HashSet<_> = mine.filter(|&n| n != listener).collect();
+        while !missing.is_empty() {
+            let message = members[listener].gets("PRIVMSG");
+            let from = message.from().strip_prefix('m').and_then(|n| n.parse().ok());
+            let expected = from.is_some_and(|n| missing.remove(&n));
+            assert!(expected, "m{listener} got {message:?} and misses {missing:?}");
+        }
+        members[listener].hears_nothing();
+    }
+}
+
+/// 41: io_uring is forbidden, or was never there. Who needs it says so in one line and exits with
+/// 3, and does not turn into another model; nobody else notices.
+fn without_io_uring_it_serves_or_exits_3(ctx: &Ctx) {
+    for errno in [Errno::PERM, Errno::NOSYS] {
+        let errno = errno.raw_os_error().try_into().expect("a small positive number");
+        let surroundings = Surroundings::NoIoUring(errno);
+        if !is_one_of(ctx, &["serve-uring", "serve-compio"]) {
+            ctx.echo_in(surroundings, &[]).serves();
+            continue;
+        }
+        for mode in ["echo", "chat"] {
+            let args = ["--listen", "127.0.0.1:0", "--mode", mode];
+            let outcome = ctx.spawn(surroundings, &args, Stdio::piped()).outcome();
+            assert_eq!(outcome.code, Some(3), "the exit code: {outcome:?}");
+            assert_eq!(outcome.stdout, "", "nothing listens, and nothing says so");
+            assert_eq!(outcome.stderr.len(), 1, "one line: {outcome:?}");
+            assert!(outcome.stderr[0].contains("io_uring"), "it says what is missing: {outcome:?}");
+            assert!(outcome.stderr[0].contains("another server"), "and what to do: {outcome:?}");
+        }
+    }
+}
+
+/// 44: There are no more processes or threads to be had: those inside are served, newcomers too or
+/// they wait, nothing spins, and when there are some again, everybody is served.
+fn without_more_processes_those_inside_are_served_and_then_the_rest(ctx: &Ctx) {
+    let server = ctx.echo_in(Surroundings::Limited, &[]);
+    let mut inside = server.clients(5);
+    for client in &mut inside {
+        client.round_trip("inside");
+    }
+    server.limit_processes(true);
+    let mut newcomers = server.clients(100);
+    for client in &mut newcomers {
+        client.queue(b"hello\n");
+    }
+    let is_served = |client: &Client| *client.incoming == *b"hello\n";
+    while !newcomers.iter().all(is_served) && server.shortages() == 0 {
+        pump_for("newcomers to be served or to wait", &mut newcomers, Duration::from_millis(10));
+    }
+    for client in &mut inside {
+        client.round_trip("still inside");
+    }
+    does_not_spin(&server);
+    server.limit_processes(false);
+    pump("everybody to be served", &mut newcomers, |clients| clients.iter().all(is_served));
+    server.serves();
+}
+
+/// 44: The same in chat, where a member may take more than one.
+fn without_more_processes_the_chat_goes_on(ctx: &Ctx) {
+    let server = ctx.chat_in(Surroundings::Limited, &[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    gather("#c", &mut [&mut ann, &mut bob]);
+    server.limit_processes(true);
+    let mut newcomers: Vec<_> = server.clients(100).into_iter().map(Member::stranger).collect();
+    for (n, newcomer) in newcomers.iter_mut().enumerate() {
+        newcomer.introduce(&format!("m{n}"));
+    }
+    let is_welcome = |member: &Member| !member.client.incoming.is_empty();
+    while !newcomers.iter().all(is_welcome) && server.shortages() == 0 {
+        pump_for("newcomers to be served or to wait", &mut newcomers, Duration::from_millis(10));
+    }
+    ann.say("PRIVMSG #c :all is well");
+    bob.expect("ann PRIVMSG #c all is well");
+    server.limit_processes(false);
+    for newcomer in &mut newcomers {
+        newcomer.welcome();
+    }
+}
+
+/// 44: None at all, from the beginning: it says so in one line. (There is no server that needs
+/// none: beside those who serve, one waits for signals.)
+fn without_any_process_it_does_not_start(ctx: &Ctx) {
+    let args = ["--listen", "127.0.0.1:0"];
+    let outcome = ctx.spawn(Surroundings::NoProcesses, &args, Stdio::piped()).outcome();
+    assert_eq!(outcome.code, Some(1), "the exit code: {outcome:?}");
+    assert_eq!(outcome.stdout, "", "nothing listens, and nothing says so");
+    assert_eq!(outcome.stderr.len(), 1, "one line: {outcome:?}");
+    let names = |what| outcome.stderr[0].contains(what);
+    assert!(names("thread") || names("process"), "it says what is missing: {outcome:?}");
 }
 
 /// 54: With two workers there is still one chat: everybody hears everybody, whoever serves whom.

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use crate::cases::{Case, cases};
 use crate::client::{Client, pump};
-use crate::server::Process;
+use crate::surroundings::Surroundings;
 use crate::watchdog::Ctx;
 
 pub(super) const ECHO: &[Case] = cases![Echo:
@@ -209,9 +209,7 @@ fn is_not_shared(ctx: &Ctx, workers: &str) {
 #[track_caller]
 fn is_refused_the_port(ctx: &Ctx, args: &[&str]) {
     let addr = args.last().expect("the address comes last");
-    let mut all = ctx.args().to_vec();
-    all.extend(args.iter().map(|&arg| arg.to_owned()));
-    let outcome = Process::spawn(&ctx.watch, ctx.program(), &all, Stdio::piped()).outcome();
+    let outcome = ctx.spawn(Surroundings::Usual, args, Stdio::piped()).outcome();
     assert_eq!(outcome.code, Some(1), "the exit code: {outcome:?}");
     assert_eq!(outcome.stdout, "", "nothing listens, and nothing says so");
     assert_eq!(outcome.stderr.len(), 1, "one line: {outcome:?}");

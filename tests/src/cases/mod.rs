@@ -29,24 +29,31 @@ pub(crate) enum Mode {
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) mode: Mode,
+    /// The one package that has what this case is about; `None` for all the rest.
+    pub(crate) only: Option<&'static str>,
     pub(crate) run: fn(&Ctx),
 }
 
-/// Lists functions as cases of one mode, named as they are.
+/// Lists functions as cases of one mode, named as they are, for every server or `only` for one.
 macro_rules! cases {
-    ($mode:ident: $($case:ident),+ $(,)?) => {
+    ($mode:ident: $($case:ident),+ $(,)?) => { $crate::cases::cases!($mode, None, $($case),+) };
+    ($mode:ident only $package:literal: $($case:ident),+ $(,)?) => {
+        $crate::cases::cases!($mode, Some($package), $($case),+)
+    };
+    ($mode:ident, $only:expr, $($case:ident),+) => {
         &[$($crate::cases::Case {
             name: stringify!($case),
             mode: $crate::cases::Mode::$mode,
+            only: $only,
             run: $case,
         }),+]
     };
 }
 pub(crate) use cases;
 
-/// Every case there is. A case that is not listed by its file is dead code, and the compiler says
-/// so.
-pub(crate) fn all() -> Vec<Case> {
+/// Every case that there is for this package. A case that is not listed by its file is dead code,
+/// and the compiler says so.
+pub(crate) fn of(package: &str) -> Vec<Case> {
     let files = [
         framing::ECHO,
         framing::CHAT,
@@ -57,10 +64,15 @@ pub(crate) fn all() -> Vec<Case> {
         abuse::CHAT,
         exhaustion::ECHO,
         exhaustion::CHAT,
+        exhaustion::URING_ECHO,
+        exhaustion::URING_CHAT,
         process::ECHO,
         process::CHAT,
+        process::PREFORK_ECHO,
+        process::PREFORK_CHAT,
     ];
-    files.iter().chain(chat::FILES).flat_map(|cases| cases.iter().copied()).collect()
+    let all = files.iter().chain(chat::FILES).flat_map(|cases| cases.iter().copied());
+    all.filter(|case| case.only.is_none_or(|only| only == package)).collect()
 }
 
 #[cfg(test)]
@@ -69,9 +81,17 @@ mod tests {
 
     #[test]
     fn no_two_cases_share_a_name() {
-        let mut names = HashSet::new();
-        for case in super::all() {
-            assert!(names.insert(case.name), "{} is there twice", case.name);
+        for package in ["serve-uring", "serve-prefork"] {
+            let mut names = HashSet::new();
+            for case in super::of(package) {
+                assert!(names.insert(case.name), "{} is there twice", case.name);
+            }
         }
+    }
+
+    #[test]
+    fn a_case_for_one_package_is_for_no_other() {
+        let count = |package| super::of(package).len();
+        assert!(count("serve-uring") > count("serve-poll"));
     }
 }

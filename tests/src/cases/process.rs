@@ -5,12 +5,13 @@ use std::process::Stdio;
 use std::slice;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cases::{Case, cases};
 use crate::client::{Client, pump, pump_for};
-use crate::member::gather;
-use crate::server::{Process, Server};
+use crate::member::{Message, gather};
+use crate::server::Server;
+use crate::surroundings::Surroundings;
 use crate::watchdog::Ctx;
 
 pub(super) const ECHO: &[Case] = cases![Echo:
@@ -19,6 +20,7 @@ pub(super) const ECHO: &[Case] = cases![Echo:
     the_hard_stop_comes_after_the_drain_timeout,
     a_second_signal_ends_it_at_once,
     kill_9_under_load_and_start_again,
+    a_killed_suite_leaves_no_server_behind,
     a_storm_of_signals_loses_no_byte,
     bad_flags_exit_2_with_one_line,
     other_addresses_need_public,
@@ -29,6 +31,14 @@ pub(super) const ECHO: &[Case] = cases![Echo:
 ];
 
 pub(super) const CHAT: &[Case] = cases![Chat: sigterm_says_goodbye_in_chat];
+
+pub(super) const PREFORK_ECHO: &[Case] = cases![Echo only "serve-prefork":
+    a_killed_process_takes_its_client_along_and_is_replaced,
+];
+
+pub(super) const PREFORK_CHAT: &[Case] = cases![Chat only "serve-prefork":
+    a_killed_process_is_a_quit_and_the_others_miss_nothing,
+];
 
 /// How long no server may take that has nothing to wait for; far less than its drain timeout.
 const AT_ONCE: Duration = Duration::from_secs(20);
@@ -126,6 +136,81 @@ fn kill_9_under_load_and_start_again(ctx: &Ctx) {
     server.serves();
 }
 
+/// 47: Killed itself, the suite takes the server along, all processes of it: nobody listens any
+/// more. (It is the promise of the suite, and of a server that its own processes end with it.)
+fn a_killed_suite_leaves_no_server_behind(ctx: &Ctx) {
+    let mut suite = ctx.echo_held();
+    let mut client = suite.client();
+    client.round_trip("here");
+    suite.kill();
+    client.read_to_end();
+    ctx.watch.until("the port to be free", || TcpListener::bind(suite.addr()).is_ok());
+}
+
+/// 48: The process of one client is killed while all are served: only that client notices. Then all
+/// are killed that serve nobody or have lost their client; there are new ones to take their place.
+fn a_killed_process_takes_its_client_along_and_is_replaced(ctx: &Ctx) {
+    for workers in ["1", "3"] {
+        let server = ctx.echo(&["--workers", workers]);
+        let mut clients = server.clients(8);
+        let text = "served all the while\n".repeat(100_000);
+        for client in &mut clients {
+            client.queue(text.as_bytes());
+        }
+        pump("all to be served", &mut clients, |clients| {
+            clients.iter().all(|client| client.incoming.len() > 1000)
+        });
+        let mut victim = clients.remove(0);
+        kill(server.process_of(&victim));
+        victim.read_to_end();
+        for client in &mut clients {
+            client.expect(&text);
+        }
+        let busy: Vec<_> = clients.iter().map(|client| server.process_of(client)).collect();
+        let mut idle = server.processes().split_off(1);
+        idle.retain(|pid| !busy.contains(pid));
+        idle.iter().copied().for_each(kill);
+        // One that is still on its way out may have accepted a newcomer and take it along.
+        server.watch().until("the killed to be gone", || {
+            server.processes().iter().all(|pid| !idle.contains(pid))
+        });
+        server.clients(8).iter_mut().for_each(|client| client.round_trip("new here"));
+        clients.iter_mut().for_each(|client| client.round_trip("old here"));
+    }
+}
+
+/// 48: In chat it is a QUIT for those who share a channel, in the middle of what others say, and
+/// the nickname is free.
+fn a_killed_process_is_a_quit_and_the_others_miss_nothing(ctx: &Ctx) {
+    const LINES: usize = 2000;
+    for workers in ["1", "3"] {
+        let server = ctx.busy_chat(&["--workers", workers]);
+        let mut ann = server.member("ann");
+        let (mut bob, mut cid) = (server.member("bob"), server.member("cid"));
+        gather("#c", &mut [&mut ann, &mut bob, &mut cid]);
+        let speech: String = (0..LINES).map(|n| format!("PRIVMSG #c :{n}\r\n")).collect();
+        bob.client.send(speech);
+        cid.expect("bob PRIVMSG #c 0");
+        kill(server.process_of(&ann.client));
+        ann.client.read_to_end();
+        let heard: Vec<_> = (0..LINES).map(|_| cid.next()).collect();
+        let quits = heard.iter().filter(|message| message.command == "QUIT");
+        assert_eq!(quits.map(Message::from).collect::<Vec<_>>(), ["ann"], "who quit");
+        let lines = heard.iter().filter(|message| message.command == "PRIVMSG");
+        assert!(lines.map(Message::text).eq((1..LINES).map(|n| n.to_string())), "{heard:?}");
+        assert_eq!(bob.gets("QUIT").from(), "ann");
+        let mut heir = server.member("ann");
+        heir.join("#c");
+        assert_eq!(bob.briefs(), ["ann JOIN #c"]);
+        assert_eq!(cid.briefs(), ["ann JOIN #c"]);
+    }
+}
+
+#[track_caller]
+fn kill(pid: Pid) {
+    kill_process(pid, Signal::KILL).expect("kill a process of the server");
+}
+
 /// 49: Stopped, continued and asked for its counters again and again while 8 MiB go through: no
 /// byte is lost, though many a system call is interrupted.
 fn a_storm_of_signals_loses_no_byte(ctx: &Ctx) {
@@ -157,9 +242,7 @@ fn a_storm_of_signals_loses_no_byte(ctx: &Ctx) {
 /// Runs the program with these arguments only, to its end.
 #[track_caller]
 fn refuse(ctx: &Ctx, args: &[&str]) -> String {
-    let mut all = ctx.args().to_vec();
-    all.extend(args.iter().map(|&arg| arg.to_owned()));
-    let outcome = Process::spawn(&ctx.watch, ctx.program(), &all, Stdio::piped()).outcome();
+    let outcome = ctx.spawn(Surroundings::Usual, args, Stdio::piped()).outcome();
     assert_eq!(outcome.code, Some(2), "the exit code for {args:?}: {outcome:?}");
     assert_eq!(outcome.stdout, "", "standard output for {args:?}");
     assert_eq!(outcome.stderr.len(), 1, "one line for {args:?}: {outcome:?}");
@@ -221,10 +304,9 @@ fn a_closed_standard_error_does_not_hurt(ctx: &Ctx) {
 /// either serves or says why not.
 fn a_full_standard_output_does_not_hurt(ctx: &Ctx) {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
-    let mut args = ctx.args().to_vec();
-    args.extend(["--mode", "echo", "--listen", &port.to_string()].map(str::to_owned));
+    let args = ["--mode", "echo", "--listen", &port.to_string()];
     let full = std::fs::File::create("/dev/full").expect("open /dev/full");
-    let process = Process::spawn(&ctx.watch, ctx.program(), &args, full.into());
+    let process = ctx.spawn(Surroundings::Usual, &args, full);
     let mut server = Server::adopt(process, port);
     ctx.watch.until("the server to listen or to give up", || listens(port) || server.has_ended());
     if server.has_ended() {
