@@ -18,13 +18,15 @@
 //! Reading order: `server` (the process under test), `surroundings` (what it finds), `client` and
 //! `member` (who talks to it), `watchdog` (how a case ends), then any file in `cases`.
 //!
-//! Two environment variables: `CONFORMANCE_SEED` repeats the random cases of an earlier run, and
-//! `CONFORMANCE_DEADLINE` says after how many seconds a case that hangs is ended.
+//! Three environment variables: `CONFORMANCE_SEED` repeats the random cases of an earlier run,
+//! `CONFORMANCE_SCRIPTS` says how many random scripts a case plays, and `CONFORMANCE_DEADLINE`
+//! after how many seconds a case that hangs is ended.
 
 mod cases;
 mod client;
 mod member;
 mod models;
+mod oracle;
 mod server;
 mod surroundings;
 mod usage;

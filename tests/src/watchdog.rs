@@ -27,6 +27,9 @@ use crate::surroundings::{self, Surroundings};
 /// than any needs on a loaded machine: it ends a hang, it does not judge speed.
 const BUDGET: Duration = Duration::from_secs(90);
 
+/// How many random scripts a case plays, unless `CONFORMANCE_SCRIPTS` says otherwise.
+const SCRIPTS: u64 = 3;
+
 /// What the watchdog grants beyond the budget before it steps in.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -223,7 +226,8 @@ fn report(reason: &str, place: &str, watch: &Watch, seed: u64) -> String {
     text
 }
 
-fn message(payload: &(dyn Any + Send)) -> String {
+/// What a panic said.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("panicked").to_owned()
 }
@@ -253,6 +257,11 @@ pub(crate) fn silence_case_threads() {
 
 fn budget() -> Duration {
     number_from("CONFORMANCE_DEADLINE").map_or(BUDGET, Duration::from_secs)
+}
+
+/// How many random scripts to play.
+pub(crate) fn scripts() -> u64 {
+    number_from("CONFORMANCE_SCRIPTS").unwrap_or(SCRIPTS)
 }
 
 /// The seed of this run: the one asked for, or a new one.

@@ -11,6 +11,7 @@ mod exhaustion;
 mod framing;
 mod life;
 mod process;
+mod scripts;
 
 use serde::Deserialize;
 
@@ -70,6 +71,8 @@ pub(crate) fn of(package: &str) -> Vec<Case> {
         process::CHAT,
         process::PREFORK_ECHO,
         process::PREFORK_CHAT,
+        scripts::ECHO,
+        scripts::CHAT,
     ];
     let all = files.iter().chain(chat::FILES).flat_map(|cases| cases.iter().copied());
     all.filter(|case| case.only.is_none_or(|only| only == package)).collect()
