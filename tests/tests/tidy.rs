@@ -4,6 +4,7 @@
 //! workspace; and a test that shows it a bad sample, so that no rule is one that cannot fail.
 //! A complaint says where and what to do.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,9 @@ const SERVER_LINES: usize = 400;
 
 /// A function has fewer lines than this.
 const FUNCTION_LINES: usize = 70;
+
+/// The rules that the suite numbers; those of the chat beyond have no numbers.
+const NUMBERS: u32 = 56;
 
 /// The most columns of a line.
 const COLUMNS: usize = 100;
@@ -196,6 +200,23 @@ fn a_note_for_later_is_noticed() {
         assert_eq!(left_for_later("a.rs", &format!("fn f() {{}} // {word}: more")).len(), 1);
     }
     assert_eq!(left_for_later("a.rs", "let a = \"TODO\"; // done"), [""; 0]);
+}
+
+#[test]
+fn every_number_has_a_case_and_the_list_of_cases_is_true() {
+    let in_suite = |(path, _): &(String, String)| path.starts_with("tests/src/cases/");
+    let cases: String = sources().into_iter().filter(in_suite).map(|(_, text)| text).collect();
+    assert_tidy(cases_unlisted(&read("tests/README.md"), &cases, NUMBERS));
+}
+
+#[test]
+fn a_case_that_is_not_listed_is_noticed() {
+    let cases = "/// 1: A\n/// rule.\nfn a(ctx: &Ctx) {}\n\n/// 2: B.\nfn b(ctx: &Ctx) {}\n";
+    let list = "| 1 | first | `a` |\n| 2 | second | `b` |\n";
+    assert_eq!(cases_unlisted(list, cases, 2), [""; 0]);
+    assert_eq!(cases_unlisted(&list.replace("`b`", ""), cases, 2).len(), 1);
+    assert_eq!(cases_unlisted(&list.replace("`b`", "`b`, `c`"), cases, 2).len(), 1);
+    assert_eq!(cases_unlisted(list, cases, 3).len(), 1);
 }
 
 /// A server's `main.rs`.
@@ -532,6 +553,36 @@ fn without_tests(code: &str) -> String {
         }
     }
     kept
+}
+
+/// Compares the list of cases, rows of a number, a topic and names, with the numbers in the
+/// comments of the cases themselves.
+fn cases_unlisted(list: &str, cases: &str, numbers: u32) -> Vec<String> {
+    let rows = list.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
+        Some((cells.next()?.parse::<u32>().ok()?, cells.nth(1)?))
+    });
+    let listed: BTreeSet<_> = rows
+        .flat_map(|(number, names)| names.split('`').skip(1).step_by(2).map(move |n| (number, n)))
+        .collect();
+    let (mut written, mut number) = (BTreeSet::new(), None);
+    for line in cases.lines() {
+        if let Some((digits, _)) = line.strip_prefix("/// ").and_then(|text| text.split_once(": "))
+        {
+            // What else begins so is a numeric of the chat.
+            number = digits.parse().ok().filter(|n| *n <= numbers).or(number);
+        } else if !line.starts_with("///") {
+            let name = line.strip_prefix("fn ").and_then(|rest| rest.split_once("(ctx: &Ctx)"));
+            written.extend(number.take().zip(name.map(|(name, _)| name)));
+        }
+    }
+    let without = (1..=numbers).filter(|n| !written.iter().any(|(number, _)| number == n));
+    let without = without.map(|n| format!("number {n} has no case: write one"));
+    let differing = listed.symmetric_difference(&written);
+    let differing = differing.map(|(n, name)| {
+        format!("{n} {name}: make the comment of the case and the list in tests/README.md agree")
+    });
+    without.chain(differing).collect()
 }
 
 #[track_caller]

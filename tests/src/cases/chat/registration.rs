@@ -343,7 +343,7 @@ fn registration_has_a_deadline(ctx: &Ctx) {
     server.member("talker").hears_nothing();
 }
 
-/// A browser that is made to speak to this port must not become a member.
+/// 10: A browser that is made to speak to this port must not become a member.
 fn a_browser_is_not_turned_into_a_client(ctx: &Ctx) {
     let server = ctx.chat(&[]);
     for method in ["GET", "POST", "HEAD", "PUT", "OPTIONS", "CONNECT"] {
@@ -359,7 +359,7 @@ fn a_browser_is_not_turned_into_a_client(ctx: &Ctx) {
     server.member("web");
 }
 
-/// A TLS handshake on the plain port ends at once, though it holds no line end.
+/// 10: A TLS handshake on the plain port ends at once, though it holds no line end.
 fn a_tls_hello_closes_the_connection(ctx: &Ctx) {
     let server = ctx.chat(&[]);
     let mut client = server.client();
