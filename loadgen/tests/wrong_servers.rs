@@ -1,4 +1,4 @@
-//! A server that does one of a hundred thousand lines wrong gets no number, and is told what it did.
+//! A server that does one line of a hundred thousand wrong gets no number, and is told what it did.
 
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
 
