@@ -27,10 +27,14 @@ pub enum Command {
     Compare(Compare),
     /// Put one server through the short conformance gate
     Verify(Verify),
-    /// Show records again, as tables, JSON or CSV
+    /// Show records again, as tables, JSON or CSV, or merge those of several generators
     Report(Report),
     /// Print the JSON Schema of what --json prints
     Schema,
+    /// Print a script that completes commands and flags in a shell
+    Completions(Completions),
+    /// Print a manual page, for man -l -
+    Man(Man),
     /// The null reference: a bare epoll echo loop without protocol
     #[command(hide = true)]
     NullServer(NullServer),
@@ -184,6 +188,26 @@ pub struct Report {
     /// Print JSON instead of tables, a document for each record
     #[arg(long)]
     pub json: bool,
+    /// Make one run of those of several generators that drove one server at the same time
+    #[arg(long, requires = "out")]
+    pub merge: bool,
+    /// Where to leave the merged record
+    #[arg(long, value_name = "DIR", requires = "merge")]
+    pub out: Option<PathBuf>,
+}
+
+/// Flags of `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Flags of `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// One command (default: the page of loadgen itself)
+    pub command: Option<String>,
 }
 
 /// Flags of `verify`.

@@ -54,6 +54,9 @@ pub struct Host {
     pub compiler: Option<String>,
     /// The command, word by word.
     pub command: Vec<String>,
+    /// In a merged record, the hosts of the records that it was made of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<Host>,
 }
 
 impl Host {
@@ -88,6 +91,7 @@ impl Host {
             revision: workspace().and_then(|workspace| revision(&workspace)),
             compiler: ask(Command::new("rustc").arg("--version")),
             command: std::env::args().collect(),
+            merged: Vec::new(),
         }
     }
 

@@ -21,6 +21,7 @@ pub mod report;
 pub mod run;
 pub mod schema;
 pub mod server;
+pub mod shell;
 pub mod stats;
 pub mod table;
 pub mod verify;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use loadgen::cli::{Cli, Command};
-use loadgen::{command, null, report, run, schema};
+use loadgen::{command, null, report, run, schema, shell};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -15,6 +15,8 @@ fn main() -> ExitCode {
         Command::Verify(args) => command::verify(&args),
         Command::Report(args) => report::command(&args),
         Command::Schema => schema::command(),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
         Command::NullServer(args) => null::serve(args.listen).map(|()| ExitCode::SUCCESS),
         Command::NullClient(args) => {
             null::drive(args.addr, args.connections, args.size as usize, args.duration)

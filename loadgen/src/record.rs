@@ -234,3 +234,18 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
         format!("{} is not what this loadgen writes; is it from an older one?", path.display())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_comes_back_from_a_record_as_it_was() {
+        let mut histogram = histogram();
+        for value in [1, 999, 1_000, 123_456_789, 99_999_999_999, u64::MAX] {
+            histogram.saturating_record_n(value, value % 7 + 1);
+        }
+        assert_eq!(from_counts(&counts(&histogram)).unwrap(), histogram);
+        assert!(from_counts(&vec![(u64::MAX, 1)]).is_err(), "no generator writes such a value");
+    }
+}

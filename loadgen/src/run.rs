@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
@@ -101,6 +101,8 @@ pub struct Measured {
     pub deliveries_per_sent: f64,
     /// Connections opened, asked and closed for each second of the window; churn only.
     pub visits_per_second: Option<f64>,
+    /// When the window began, RFC 3339 in UTC.
+    pub began: String,
     /// Length of the window in seconds.
     pub window_seconds: f64,
     /// Latencies by name: `latency` in echo; `first`, `median` and `last` delivery in fan-out;
@@ -220,6 +222,7 @@ fn check_descriptors(workload: &Workload) -> Result<()> {
 /// What was measured, before it is judged.
 struct Outcome {
     phase: PhaseResult,
+    began: SystemTime,
     cost: Option<Cost>,
     idle: Option<f64>,
     /// Part of all processors' time that other guests of the host took.
@@ -249,7 +252,7 @@ impl Outcome {
             seconds: Vec::new(),
             faults,
         };
-        Self { phase, cost: None, idle: None, stolen: 0.0 }
+        Self { phase, began: SystemTime::UNIX_EPOCH, cost: None, idle: None, stolen: 0.0 }
     }
 }
 
@@ -306,11 +309,12 @@ fn drive(
         return Ok(Outcome::faulty(warm.faults));
     }
     let (before, ticks) = (pid.map(Snapshot::take), stolen_ticks());
+    let began = SystemTime::now();
     let phase = watch.load(&mut team, workload.duration, true)?;
     let (after, ticks_after) = (pid.map(Snapshot::take), stolen_ticks());
     let cost = before.zip(after).map(|(before, after)| after.since(&before, phase.total));
     let stolen = (ticks_after.0 - ticks.0) as f64 / (ticks_after.1 - ticks.1).max(1) as f64;
-    Ok(Outcome { phase, cost, idle, stolen })
+    Ok(Outcome { phase, began, cost, idle, stolen })
 }
 
 /// The verdict, and the numbers if they are to be had.
@@ -367,6 +371,7 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
         bytes_per_second: rate * f64::from(workload.size),
         visits_per_second: workload.churn.map(|lines| rate / f64::from(lines)),
         deliveries_per_sent: if workload.mode == Mode::Chat { receivers } else { 1.0 },
+        began: humantime::format_rfc3339_micros(outcome.began).to_string(),
         window_seconds: seconds,
         latency: phase
             .histograms

@@ -120,3 +120,47 @@ fn csv_has_every_run() {
     assert!(rows[0][at("cpu_ns_per_message")].parse::<f64>().unwrap() > 0.0);
     assert!(rows[0][at("p99_ns")].parse::<u64>().unwrap() > 0);
 }
+
+#[test]
+fn two_generators_of_one_server_become_one_run() {
+    let dir = folder("merge");
+    let path = |name: &str| dir.join(name).display().to_string();
+    let addr = common::echo(Wrong::Nothing).to_string();
+    let generators = ["1", "2"].map(|seed| {
+        let mut command = Command::new(LOADGEN);
+        command.args(["run", "--addr", &addr, "--seed", seed, "--out", &path(seed)]);
+        command.args(["--duration", "2s", "--warmup", "0s", "--connections", seed, "--json"]);
+        command.stdout(std::process::Stdio::piped()).spawn().unwrap()
+    });
+    let runs = generators.map(|child| {
+        let output = child.wait_with_output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["run"].take()
+    });
+    let out = path("merged");
+    let args = ["report", "--merge", &path("1"), &path("2"), "--out", &out, "--json"];
+    let output = loadgen(&args);
+    if output.status.code() == Some(2) {
+        // On a machine so busy that they did not run together, that is what it must say.
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return assert!(stderr.contains("at the same time"), "{stderr}");
+    }
+    let merged = serde_json::from_slice::<Value>(&output.stdout).unwrap()["run"].take();
+    let messages = |run: &Value| run["measured"]["messages"].as_u64().unwrap();
+    assert_eq!(messages(&merged), messages(&runs[0]) + messages(&runs[1]));
+    assert_eq!(merged["measured"]["latency"]["latency"]["count"], messages(&merged));
+    assert_eq!(merged["workload"]["connections"], 3);
+    assert!(refused(&args).contains("holds a record already"));
+    assert!(refused(&["report", &out, "--merge"]).contains("--out"));
+}
+
+#[test]
+fn shells_and_man_are_told_about_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = printed(&["completions", shell], 0);
+        assert!(script.contains("compare") && script.contains("models-file"), "{shell}");
+    }
+    assert!(printed(&["man"], 0).contains(".TH loadgen 1"));
+    let page = printed(&["man", "compare"], 0);
+    assert!(page.contains("loadgen\\-compare") && page.contains("rounds"), "{page}");
+    assert!(refused(&["man", "fly"]).contains("fly"));
+}

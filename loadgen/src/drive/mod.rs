@@ -120,7 +120,7 @@ pub struct Second {
 
 impl Second {
     /// Adds the same second of another thread.
-    fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.messages += other.messages;
         for (sum, counts) in self.counts.iter_mut().zip(other.counts) {
             sum.extend(counts);

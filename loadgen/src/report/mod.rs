@@ -1,6 +1,7 @@
 //! `report`: what a record says, in the form that is asked for. It measures nothing.
 
 mod csv;
+mod merge;
 
 use std::process::ExitCode;
 
@@ -14,8 +15,12 @@ use crate::table;
 
 /// `loadgen report`.
 pub fn command(args: &cli::Report) -> Result<ExitCode> {
-    let records: Vec<Stored> =
+    let mut records: Vec<Stored> =
         asked(args.dirs.iter().map(|dir| Stored::read(dir)).collect::<Result<_>>())?;
+    if let Some(out) = &args.out {
+        asked(merge::merge(&records, out))?;
+        records = vec![Stored::read(out)?];
+    }
     if args.csv {
         table::print(&csv::render(&records)?)?;
     } else {
