@@ -90,6 +90,8 @@ pub struct Row {
     pub p50_ns: Option<Spread>,
     /// 99th percentile in nanoseconds.
     pub p99_ns: Option<Spread>,
+    /// 99th percentile while disturbed divided by that in the calm before.
+    pub to_calm: Option<Spread>,
     /// Server's processor time for each message in nanoseconds.
     pub cpu_ns: Option<Spread>,
     /// That time divided by the null reference's of the same round: the median.
@@ -352,12 +354,15 @@ fn section(workload: &Workload, index: usize, done: &[Done]) -> Section {
         // A round that was interrupted counts for nobody.
         reports.truncate(rounds);
     }
-    let memory = workload.active < workload.connections;
     let reference: Vec<Option<f64>> =
         runs.get(NULL).into_iter().flatten().map(|(_, report)| cpu(report)).collect();
     let mut rows: Vec<Row> =
-        runs.iter().map(|(name, reports)| row(name, reports, &reference, memory)).collect();
-    let ranked_by = if memory { "memory per idle connection" } else { "CPU per message" };
+        runs.iter().map(|(name, reports)| row(name, reports, &reference, workload)).collect();
+    let ranked_by = match () {
+        () if workload.disturbance.is_some() => "the bystanders' p99",
+        () if workload.has_idle() => "memory per idle connection",
+        () => "CPU per message",
+    };
     rank(&mut rows, rounds);
     let pairs = pairs(&rows);
     Section {
@@ -373,7 +378,12 @@ fn cpu(report: &Report) -> Option<f64> {
     Some(report.measured.as_ref()?.cost.as_ref()?.cpu_ns_per_message)
 }
 
-fn row(name: &str, reports: &[(u32, &Report)], reference: &[Option<f64>], memory: bool) -> Row {
+fn row(
+    name: &str,
+    reports: &[(u32, &Report)],
+    reference: &[Option<f64>],
+    workload: &Workload,
+) -> Row {
     let each = |measure: &dyn Fn(&Measured) -> Option<f64>| -> Vec<f64> {
         reports.iter().filter_map(|(_, r)| r.measured.as_ref().and_then(measure)).collect()
     };
@@ -392,9 +402,10 @@ fn row(name: &str, reports: &[(u32, &Report)], reference: &[Option<f64>], memory
         .filter_map(|((_, report), null)| Some(cpu(report)? / (*null)?))
         .collect();
     let status = reports.iter().map(|(_, r)| r.verdict.status).max().unwrap_or(Status::Invalid);
-    let measure = match memory {
-        true => each(&|m| m.idle_bytes_per_connection),
-        false => each(&|m| m.cost.as_ref().map(|cost| cost.cpu_ns_per_message)),
+    let measure = match () {
+        () if workload.disturbance.is_some() => each(&|m| Some(m.main_latency()?.p99 as f64)),
+        () if workload.has_idle() => each(&|m| m.idle_bytes_per_connection),
+        () => each(&|m| m.cost.as_ref().map(|cost| cost.cpu_ns_per_message)),
     };
     let valid = status != Status::Invalid;
     Row {
@@ -404,6 +415,7 @@ fn row(name: &str, reports: &[(u32, &Report)], reference: &[Option<f64>], memory
         rate: spread(&|m| Some(m.messages_per_second)).filter(|_| valid),
         p50_ns: spread(&|m| Some(m.main_latency()?.p50 as f64)).filter(|_| valid),
         p99_ns: spread(&|m| Some(m.main_latency()?.p99 as f64)).filter(|_| valid),
+        to_calm: spread(&|m| Some(m.disturbed.as_ref()?.p99_ratio)).filter(|_| valid),
         cpu_ns: cost(|c| c.cpu_ns_per_message).filter(|_| valid),
         to_null: Spread::of(&ratios).map(|s| s.median).filter(|_| valid),
         switches: cost(|c| c.voluntary_switches_per_message + c.involuntary_switches_per_message)

@@ -232,6 +232,9 @@ impl Target {
                 workload.name
             ));
         }
+        if workload.disturbance.is_some() && matches!(self.how, How::Null) {
+            return Some("the null reference waits for whoever does not read".into());
+        }
         let most = self.most_connections.filter(|most| *most < workload.connections)?;
         Some(format!("the model serves at most {most} at once; ask for --connections {most}"))
     }

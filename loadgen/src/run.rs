@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Fault, FaultLog, FaultyOpening};
 use crate::cost::{Cost, Snapshot, resident};
-use crate::drive::{Phase, PhaseResult, Plan, Second, Team};
+use crate::drive::{Disturbers, Fate, Phase, PhaseResult, Plan, Second, Team};
 use crate::models::{How, Target};
 use crate::progress::Progress;
 use crate::server::{Server, Start};
@@ -103,10 +103,13 @@ pub struct Measured {
     pub visits_per_second: Option<f64>,
     /// When the window began, RFC 3339 in UTC.
     pub began: String,
+    /// What the bystanders felt, where they were disturbed.
+    pub disturbed: Option<Disturbed>,
     /// Length of the window in seconds.
     pub window_seconds: f64,
     /// Latencies by name: `latency` in echo; `first`, `median` and `last` delivery in fan-out;
-    /// in churn `answered`, from the connect to the first answer, and `visit`, to the end.
+    /// in churn `answered`, from the connect to the first answer, and `visit`, to the end; `calm`
+    /// and `disturbed` of bystanders.
     pub latency: BTreeMap<String, Latency>,
     /// Busiest generator thread's part of a processor, from 0 to 1.
     pub generator_cpu: f64,
@@ -123,6 +126,20 @@ pub struct Measured {
     /// The same second by second.
     #[serde(skip)]
     pub seconds: Vec<Second>,
+}
+
+/// What the disturbers did to the bystanders, and what became of them. The run's rate, costs and
+/// latency `disturbed` are those of the bystanders meanwhile; the latency `calm` is from before.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Disturbed {
+    /// The bystanders' messages for each second before.
+    pub calm_messages_per_second: f64,
+    /// Their median latency while disturbed, divided by that before.
+    pub p50_ratio: f64,
+    /// The same for the 99th percentile.
+    pub p99_ratio: f64,
+    /// What became of the disturbers.
+    pub fate: Fate,
 }
 
 /// Everything about one run.
@@ -148,9 +165,9 @@ pub struct Report {
 
 impl Measured {
     /// The latency that a table shows: of a line in echo, of the last delivery in fan-out, of the
-    /// whole visit in churn.
+    /// whole visit in churn, of bystanders while they are disturbed.
     pub fn main_latency(&self) -> Option<&Latency> {
-        ["latency", "last", "visit"].iter().find_map(|name| self.latency.get(*name))
+        ["latency", "last", "visit", "disturbed"].iter().find_map(|name| self.latency.get(*name))
     }
 }
 
@@ -207,13 +224,13 @@ pub fn run(
 
 /// A shortage of descriptors is told before anything is started.
 fn check_descriptors(workload: &Workload) -> Result<()> {
-    let needed = u64::from(workload.connections) + 64;
+    let needed = u64::from(workload.places()) + 64;
     let limit = crate::server::descriptor_limit();
     if needed > limit {
         bail!(
             "{} connections need {needed} file descriptors here and as many in the server, and \
              the hard limit is {limit}; raise it (ulimit -Hn) or ask for fewer --connections",
-            workload.connections
+            workload.places()
         );
     }
     Ok(())
@@ -223,6 +240,8 @@ fn check_descriptors(workload: &Workload) -> Result<()> {
 struct Outcome {
     phase: PhaseResult,
     began: SystemTime,
+    /// The rate of the calm before the phase, and what became of those who ended it.
+    disturbed: Option<(f64, Fate)>,
     cost: Option<Cost>,
     idle: Option<f64>,
     /// Part of all processors' time that other guests of the host took.
@@ -252,7 +271,8 @@ impl Outcome {
             seconds: Vec::new(),
             faults,
         };
-        Self { phase, began: SystemTime::UNIX_EPOCH, cost: None, idle: None, stolen: 0.0 }
+        let began = SystemTime::UNIX_EPOCH;
+        Self { phase, began, disturbed: None, cost: None, idle: None, stolen: 0.0 }
     }
 }
 
@@ -277,6 +297,22 @@ impl Watch<'_> {
     fn load(&mut self, team: &mut Team, duration: Duration, record: bool) -> Result<PhaseResult> {
         self.began = Instant::now();
         team.run(Phase::Load { duration, record }, &mut |messages| self.look(messages))
+    }
+
+    /// Measures the calm, which takes half of the time, and lets the disturbers in.
+    fn disturb(
+        &mut self,
+        team: &mut Team,
+        workload: &Workload,
+        seed: u64,
+    ) -> Result<Option<(PhaseResult, Disturbers)>> {
+        let Some(disturbance) = workload.disturbance else { return Ok(None) };
+        let mut calm = self.load(team, workload.duration / 2, true)?;
+        let Workload { disturbers, size, .. } = *workload;
+        let disturbers = Disturbers::start(self.server.addr, disturbance, disturbers, size, seed)?;
+        // What counts is how it is among them, not how they arrive.
+        calm.faults.merge(self.load(team, workload.warmup, false)?.faults);
+        Ok(Some((calm, disturbers)))
     }
 }
 
@@ -308,13 +344,34 @@ fn drive(
     if !warm.faults.is_empty() {
         return Ok(Outcome::faulty(warm.faults));
     }
+    let disturbed = watch.disturb(&mut team, workload, seed)?;
+    let part = if disturbed.is_some() { 2 } else { 1 };
     let (before, ticks) = (pid.map(Snapshot::take), stolen_ticks());
     let began = SystemTime::now();
-    let phase = watch.load(&mut team, workload.duration, true)?;
+    let mut phase = watch.load(&mut team, workload.duration / part, true)?;
     let (after, ticks_after) = (pid.map(Snapshot::take), stolen_ticks());
     let cost = before.zip(after).map(|(before, after)| after.since(&before, phase.total));
     let stolen = (ticks_after.0 - ticks.0) as f64 / (ticks_after.1 - ticks.1).max(1) as f64;
-    Ok(Outcome { phase, began, cost, idle, stolen })
+    let join = |(calm, disturbers)| join_calm(&mut phase, calm, disturbers);
+    let disturbed = disturbed.map(join).transpose()?;
+    Ok(Outcome { phase, began, disturbed, cost, idle, stolen })
+}
+
+/// Adds the calm before to what the disturbed have felt, and what the disturbers have seen.
+/// Returns the rate of the calm and their fate.
+fn join_calm(
+    phase: &mut PhaseResult,
+    calm: PhaseResult,
+    disturbers: Disturbers,
+) -> Result<(f64, Fate)> {
+    let (fate, faults) = disturbers.stop()?;
+    phase.faults.merge(faults);
+    phase.faults.merge(calm.faults);
+    phase.histograms.iter_mut().for_each(|(name, _)| *name = "disturbed");
+    phase.histograms.extend(calm.histograms.into_iter().map(|(_, before)| ("calm", before)));
+    // The seconds are those of the window: the calm was before it.
+    phase.seconds.iter_mut().for_each(|second| second.counts.push(Vec::new()));
+    Ok((calm.in_window as f64 * 1e9 / calm.window_ns.max(1) as f64, fate))
 }
 
 /// The verdict, and the numbers if they are to be had.
@@ -365,6 +422,21 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
     let seconds = phase.window_ns as f64 / 1e9;
     let receivers = f64::from(workload.members.saturating_sub(1));
     let rate = phase.in_window as f64 / seconds;
+    let latency: BTreeMap<String, Latency> = phase
+        .histograms
+        .iter()
+        .map(|(name, histogram)| ((*name).to_owned(), Latency::of(histogram)))
+        .collect();
+    let disturbed = outcome.disturbed.as_ref().and_then(|(calm, fate)| {
+        let (before, after) = (latency.get("calm")?, latency.get("disturbed")?);
+        let ratio = |of: fn(&Latency) -> u64| of(after) as f64 / of(before).max(1) as f64;
+        Some(Disturbed {
+            calm_messages_per_second: *calm,
+            p50_ratio: ratio(|l| l.p50),
+            p99_ratio: ratio(|l| l.p99),
+            fate: fate.clone(),
+        })
+    });
     Measured {
         messages: phase.total,
         messages_per_second: rate,
@@ -373,11 +445,8 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
         deliveries_per_sent: if workload.mode == Mode::Chat { receivers } else { 1.0 },
         began: humantime::format_rfc3339_micros(outcome.began).to_string(),
         window_seconds: seconds,
-        latency: phase
-            .histograms
-            .iter()
-            .map(|(name, histogram)| ((*name).to_owned(), Latency::of(histogram)))
-            .collect(),
+        latency,
+        disturbed,
         generator_cpu: phase.cpu_ns as f64 / phase.window_ns as f64,
         generator_cpu_ns_per_message: phase.cpu_ns as f64 / phase.in_window as f64,
         cost: outcome.cost.clone(),

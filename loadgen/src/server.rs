@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 use rustix::thread::CpuSet;
 use rustix::time::Timespec;
+use socket2::{Domain, Socket, Type};
 
 use crate::drive::Shortage;
 use crate::models::{How, Target};
@@ -114,7 +115,7 @@ impl Server {
         let (mut process, _lines) = Process::spawn(&program, &words.collect::<Vec<_>>(), start)?;
         let began = Instant::now();
         // Nothing but trying tells when a foreign program listens; its end is the only event.
-        while TcpStream::connect_timeout(&addr, START).is_err() {
+        while !listens(addr)? {
             if process.wait(Duration::from_millis(20)) {
                 bail!("{} did not start: {}", target.name, process.obituary());
             }
@@ -153,6 +154,14 @@ impl Drop for Server {
             process.stop();
         }
     }
+}
+
+/// Whether somebody accepts connections at an IPv4 loopback address. It is asked from another one,
+/// or a connect that happens to be given the very port that it asks for would meet itself.
+fn listens(addr: SocketAddr) -> Result<bool> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into())?;
+    Ok(socket.connect_timeout(&addr.into(), START).is_ok())
 }
 
 /// The flags that every server of the workspace takes.

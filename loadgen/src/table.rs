@@ -8,8 +8,9 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::compare::{Comparison, Row, Section};
-use crate::run::{Report, Status};
+use crate::run::{Disturbed, Report, Status};
 use crate::stats::{Spread, false_difference};
+use crate::workload::Workload;
 
 /// Connections from which on memory per idle connection is more than a matter of page sizes.
 const ENOUGH_CONNECTIONS: u32 = 500;
@@ -121,6 +122,9 @@ fn section(section: &Section, rounds: u32) -> String {
     let w = &section.workload;
     let idle = w.connections >= ENOUGH_CONNECTIONS;
     let mut header = vec!["rank", "server", "msgs/s", "p50", "p99", "CPU ns/msg", "x null"];
+    if w.disturbance.is_some() {
+        header.insert(5, "p99 x calm");
+    }
     if w.size >= LARGE {
         header.insert(3, "MiB/s");
     }
@@ -129,7 +133,7 @@ fn section(section: &Section, rounds: u32) -> String {
         header.push("RSS/idle conn");
     }
     header.push("verdict");
-    let rows: Vec<_> = section.rows.iter().map(|row| cells(row, w.size, idle)).collect();
+    let rows: Vec<_> = section.rows.iter().map(|row| cells(row, w, idle)).collect();
     let mut text = format!("\n{}: {}\n", w.name, w.summary);
     text.push_str(&format!(
         "{} connections, {} bytes, depth {}; closed loop; {} of {rounds} rounds of {:.1} s; \
@@ -146,12 +150,19 @@ fn section(section: &Section, rounds: u32) -> String {
             "flood control off; a message is one delivery; p50, p99: the last member's\n",
         );
     }
+    if let Some(disturbance) = w.disturbance {
+        text.push_str(&format!(
+            "{} x {disturbance:?}; all numbers are the bystanders' meanwhile; CPU is the server's \
+             for all, divided by the bystanders' messages\n",
+            w.disturbers
+        ));
+    }
     text.push_str(&draw(&header, &rows, 2));
     notes(section, &mut text);
     text
 }
 
-fn cells(row: &Row, size: u32, idle: bool) -> Vec<String> {
+fn cells(row: &Row, workload: &Workload, idle: bool) -> Vec<String> {
     let mut cells = vec![
         match row.rank {
             Some(rank) if row.shared => format!("{rank}="),
@@ -167,8 +178,11 @@ fn cells(row: &Row, size: u32, idle: bool) -> Vec<String> {
         middle(row.switches, number),
         middle(row.peak_rss, bytes),
     ];
-    if size >= LARGE {
-        let each = f64::from(size);
+    if workload.disturbance.is_some() {
+        cells.insert(5, middle(row.to_calm, number));
+    }
+    if workload.size >= LARGE {
+        let each = f64::from(workload.size);
         cells.insert(3, row.rate.map_or("-".into(), |rate| mebibytes(rate.median * each)));
     }
     if idle {
@@ -245,6 +259,9 @@ pub fn report(report: &Report) -> String {
         if let Some(visits) = m.visits_per_second {
             row("visits/s", format!("{}: connect, ask, close", number(visits)));
         }
+        if let Some(disturbed) = &m.disturbed {
+            disturbance(disturbed, &mut row);
+        }
         if m.deliveries_per_sent > 1.0 {
             let sent = m.messages_per_second / m.deliveries_per_sent;
             row("sent/s", format!("{}; a message is one delivery", number(sent)));
@@ -270,6 +287,23 @@ pub fn report(report: &Report) -> String {
         row("", reason.clone());
     }
     draw(&["", ""], &rows, 2)
+}
+
+/// What bystanders felt: the rate and costs around this are those while they were disturbed.
+fn disturbance(disturbed: &Disturbed, row: &mut impl FnMut(&str, String)) {
+    let Disturbed { calm_messages_per_second, p50_ratio, p99_ratio, fate } = disturbed;
+    row("messages/s before", number(*calm_messages_per_second));
+    row("disturbed / calm", format!("p50 x {}, p99 x {}", number(*p50_ratio), number(*p99_ratio)));
+    let [connected, refused, cut, served] =
+        [fate.connected, fate.refused, fate.cut, fate.served].map(thousands);
+    row(
+        "disturbers",
+        format!(
+            "{connected} connected, {refused} refused, {cut} cut; {served} lines served; \
+             {:.0} % of a processor",
+            fate.cpu * 100.0
+        ),
+    );
 }
 
 fn cost(cost: Option<&crate::cost::Cost>, row: &mut impl FnMut(&str, String)) {

@@ -7,9 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{HEADER, MAX_CONNECTIONS};
+use crate::drive::Disturbance;
 
 /// The workloads that come with the program: name and TOML.
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 13] = [
     ("ping-pong", include_str!("../workloads/ping-pong.toml")),
     ("pipelined", include_str!("../workloads/pipelined.toml")),
     ("fan-out", include_str!("../workloads/fan-out.toml")),
@@ -17,6 +18,11 @@ const BUILT_IN: [(&str, &str); 8] = [
     ("churn", include_str!("../workloads/churn.toml")),
     ("streaming", include_str!("../workloads/streaming.toml")),
     ("waiting-handler", include_str!("../workloads/waiting-handler.toml")),
+    ("connect-storm", include_str!("../workloads/connect-storm.toml")),
+    ("stalled-reader", include_str!("../workloads/stalled-reader.toml")),
+    ("one-byte", include_str!("../workloads/one-byte.toml")),
+    ("half-open", include_str!("../workloads/half-open.toml")),
+    ("hog", include_str!("../workloads/hog.toml")),
     ("working-handler", include_str!("../workloads/working-handler.toml")),
 ];
 
@@ -77,6 +83,10 @@ pub struct Workload {
     pub speakers: u32,
     /// Lines that a visitor asks before it leaves and comes again; `None` where connections last.
     pub churn: Option<u32>,
+    /// What others do in the second half of the run, while those connections are the bystanders.
+    pub disturbance: Option<Disturbance>,
+    /// How many do so.
+    pub disturbers: u32,
     /// How long the server is to hold back every reply, as if a handler asked a database.
     #[serde(with = "seconds")]
     #[schemars(with = "f64")]
@@ -128,6 +138,8 @@ struct Sheet {
     members: Option<u32>,
     speakers: Option<u32>,
     churn: Option<u32>,
+    disturbance: Option<Disturbance>,
+    disturbers: Option<u32>,
     /// Whether a comparison runs it without having been asked for it by name.
     #[serde(default)]
     default: bool,
@@ -180,6 +192,12 @@ pub struct Changes {
     /// Lines to ask on each connection before it is closed and opened again (echo)
     #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(1..))]
     pub churn: Option<u32>,
+    /// What others do in the second half of the run, the connections being bystanders (echo)
+    #[arg(long)]
+    pub disturbance: Option<Disturbance>,
+    /// How many of them do so
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub disturbers: Option<u32>,
     /// How long the server holds back every reply, such as 5ms (servers of this workspace only)
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub wait: Option<Duration>,
@@ -199,7 +217,13 @@ impl Changes {
     pub fn fitting(&self, name: &str) -> Self {
         let chat = sheet(name).is_ok_and(|sheet| sheet.mode == Mode::Chat);
         match chat {
-            true => Self { active: None, churn: None, ..self.clone() },
+            true => Self {
+                active: None,
+                churn: None,
+                disturbance: None,
+                disturbers: None,
+                ..self.clone()
+            },
             false => Self { channels: None, members: None, speakers: None, ..self.clone() },
         }
     }
@@ -248,6 +272,11 @@ impl Workload {
         sheet(name)?.settle(name, changes, duration, warmup)
     }
 
+    /// Whether there are connections that never talk.
+    pub fn has_idle(&self) -> bool {
+        self.active < self.connections
+    }
+
     /// Whether the server is asked to wait or to work for each line.
     pub fn slows_the_handler(&self) -> bool {
         !(self.wait.is_zero() && self.work.is_zero())
@@ -256,7 +285,9 @@ impl Workload {
     /// Connections that a server must be able to hold. In churn it may close one, and be asked
     /// for the next, before it has counted it out.
     pub fn places(&self) -> u32 {
-        self.connections * if self.churn.is_some() { 2 } else { 1 }
+        let disturbers = if self.disturbance.is_some() { self.disturbers } else { 0 };
+        let again = if self.churn.is_some() { self.connections } else { 0 };
+        self.connections.saturating_add(again).saturating_add(disturbers)
     }
 
     /// How many messages can be in flight at once; in churn, how many visits.
@@ -303,6 +334,8 @@ impl Sheet {
             members,
             speakers: changes.speakers.or(self.speakers).unwrap_or(0),
             churn: changes.churn.or(self.churn),
+            disturbance: changes.disturbance.or(self.disturbance),
+            disturbers: changes.disturbers.or(self.disturbers).unwrap_or(1),
             wait: changes.wait.or(self.wait).unwrap_or_default(),
             work: changes.work.or(self.work).unwrap_or_default(),
             duration: changes.duration.or(self.duration).unwrap_or(duration),
@@ -352,10 +385,16 @@ impl Workload {
                 if self.churn.is_some() && self.active < self.connections {
                     bail!("all visitors of {name} ask; leave --active out");
                 }
+                if self.churn.is_some() && self.disturbance.is_some() {
+                    bail!("bystanders stay; leave out --churn or --disturbance");
+                }
+                if changes.disturbers.is_some() && self.disturbance.is_none() {
+                    bail!("--disturbers needs a --disturbance, for example hog");
+                }
             }
             Mode::Chat => {
-                if self.churn.is_some() {
-                    bail!("--churn belongs to the echo workloads, not to {name}");
+                if self.churn.is_some() || self.disturbance.is_some() {
+                    bail!("--churn and --disturbance belong to the echo workloads, not to {name}");
                 }
                 if changes.active.is_some() {
                     bail!("--active belongs to the echo workloads; {name} has --speakers");

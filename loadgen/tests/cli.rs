@@ -103,6 +103,9 @@ fn numbers_that_do_not_fit_are_refused() {
     run(&["--server-cpus", "4000"], &["processors"]);
     run(&["--wait", "5ms"], &["a server of this workspace"]);
     run(&["--workload", "working-handler"], &["a server of this workspace"]);
+    run(&["--disturbance", "noise"], &["connect-storm", "half-open"]);
+    run(&["--disturbers", "3"], &["--disturbance"]);
+    run(&["--churn", "1", "--disturbance", "hog"], &["bystanders stay"]);
     run(&["--work", "2s"], &["at most a second"]);
     run(&["--pid", "0"], &["--pid"]);
 }

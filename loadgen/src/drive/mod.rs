@@ -6,6 +6,7 @@
 
 mod churn;
 mod connect;
+mod disturb;
 mod echo;
 mod fanout;
 mod ledger;
@@ -26,6 +27,7 @@ use rustix::time::Timespec;
 use crate::check::FaultLog;
 
 pub use connect::Shortage;
+pub use disturb::{Disturbance, Disturbers, Fate};
 pub use team::{Plan, Team};
 
 /// Connections opened, and greeted, before the next ones are tried; below any usual backlog.

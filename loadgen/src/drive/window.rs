@@ -178,7 +178,7 @@ impl Window {
 }
 
 /// Processor time of the calling thread in nanoseconds.
-fn thread_cpu_ns() -> u64 {
+pub(super) fn thread_cpu_ns() -> u64 {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

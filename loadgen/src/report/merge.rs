@@ -88,6 +88,11 @@ fn belongs(first: &Report, other: &Report) -> Result<()> {
         "{} cannot be merged: the members of two generators would have the same nicknames",
         first.workload.name
     );
+    ensure!(
+        first.workload.disturbance.is_none(),
+        "{} cannot be merged: each generator brought disturbers of its own",
+        first.workload.name
+    );
     let question = |w: &Workload| Workload { connections: 0, active: 0, ..w.clone() };
     ensure!(
         question(&first.workload) == question(&other.workload),
