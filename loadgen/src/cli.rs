@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 
 use crate::workload::{Changes, Mode};
 
@@ -25,6 +25,8 @@ pub enum Command {
     Run(Run),
     /// Drive many servers in interleaved rounds and rank them
     Compare(Compare),
+    /// Say this machine's ceiling and noise floor, and whether verdicts can be trusted here
+    Calibrate(Calibrate),
     /// Put one server through the short conformance gate
     Verify(Verify),
     /// Show records again, as tables, JSON or CSV, or merge those of several generators
@@ -148,22 +150,28 @@ pub struct Compare {
     /// One more server: a command that serves at {addr}; may be repeated
     #[arg(long, value_name = "COMMAND")]
     pub cmd: Vec<String>,
-    /// Workloads (default: those that `loadgen list` marks; the others only by name)
+    /// Workloads [default: those that `loadgen list` marks, ping-pong and pipelined with 16 and with
+    /// 1000 connections; ping-pong alone if --connections, --size or --depth is given]
     #[arg(long, value_name = "X,Y", value_delimiter = ',')]
     pub workloads: Vec<String>,
-    /// Rounds: in each, every server runs every workload once [default: 5, or 3 with many servers]
+    /// Rounds: in each, every server runs every workload once; fewer than 6 can show nothing
+    /// [default: 10, or 8 with --quick, or as many as there is time for]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: Option<u32>,
-    /// About a minute: three short rounds of ping-pong and fan-out, if --workloads does not differ
+    /// At most 90 seconds after the build instead of ten minutes: short runs of ping-pong and
+    /// fan-out, if nothing else is asked for
     #[arg(long)]
     pub quick: bool,
+    /// Enter every server twice: a difference between the two means that the harness is broken
+    #[arg(long)]
+    pub control: bool,
     /// Enter the null reference too, unranked: a bare epoll loop without protocol
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set,
           num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub reference: bool,
-    /// Changes to the workload.
+    /// Changes to the workloads, and the grid.
     #[command(flatten)]
-    pub changes: Changes,
+    pub grid: Grid,
     /// How it is driven.
     #[command(flatten)]
     pub driving: Driving,
@@ -210,6 +218,108 @@ pub struct Man {
     pub command: Option<String>,
 }
 
+/// The changes to a workload, of which some may be lists: each combination is a point.
+#[derive(Debug)]
+pub struct Grid {
+    changes: Changes,
+    lists: [Vec<u32>; 3],
+}
+
+/// The flags that may be lists in a comparison.
+const LISTS: [&str; 3] = ["connections", "size", "depth"];
+
+impl Args for Grid {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let list = |arg: clap::Arg| {
+            let help = format!("{}; a list makes a grid", arg.get_help().unwrap_or_default());
+            arg.value_delimiter(',').help(help)
+        };
+        let command = Changes::augment_args(command);
+        LISTS.iter().fold(command, |command, name| command.mut_arg(name, list))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Grid {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        let list = |name| matches.get_many(name).unwrap_or_default().copied().collect();
+        Ok(Self { changes: Changes::from_arg_matches(matches)?, lists: LISTS.map(list) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Grid {
+    /// Whether any of the lists was given.
+    pub fn is_asked(&self) -> bool {
+        self.lists.iter().any(|list| !list.is_empty())
+    }
+
+    /// The points of a workload; so many connections where no flag says others.
+    pub fn points(&self, name: &str, usual: &[u32]) -> Vec<(String, Changes)> {
+        let connections = if self.lists[0].is_empty() { usual } else { &self.lists[0] };
+        // An empty list leaves the workload's own number.
+        let each = |list: &[u32]| match list {
+            [] => vec![None],
+            some => some.iter().copied().map(Some).collect(),
+        };
+        let [connections, sizes, depths] = [connections, &self.lists[1], &self.lists[2]].map(each);
+        let mut points = Vec::new();
+        for &connections in &connections {
+            for &size in &sizes {
+                for &depth in &depths {
+                    let changes = Changes { connections, size, depth, ..self.changes.clone() };
+                    points.push((name.to_owned(), changes));
+                }
+            }
+        }
+        points
+    }
+}
+
+/// Flags of `calibrate`.
+#[derive(Debug, Args)]
+pub struct Calibrate {
+    /// A server of models.toml instead of the null reference
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Small comparisons of the server with itself
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub pairs: u32,
+    /// Let the second of each pair burn this part of its CPU per message in addition
+    #[arg(long, value_name = "PERCENT", default_value = "0%", value_parser = percent)]
+    pub handicap: f64,
+    /// Rounds of each pair
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub rounds: u32,
+    /// Changes to ping-pong.
+    #[command(flatten)]
+    pub changes: Changes,
+    /// How it is driven.
+    #[command(flatten)]
+    pub driving: Driving,
+    /// Where servers come from and what is printed.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `10%` as 0.1.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+    match number.filter(|number| (0.0..=1000.0).contains(number)) {
+        Some(number) => Ok(number / 100.0),
+        None => Err("write a percentage such as 10%".into()),
+    }
+}
+
 /// Flags of `verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
@@ -230,6 +340,9 @@ pub struct NullServer {
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:0")]
     pub listen: std::net::SocketAddr,
+    /// Burn so much CPU time for each receive
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    pub work: Duration,
 }
 
 /// Flags of the bare client.

@@ -1,5 +1,8 @@
 //! The commands: from flags to the parts that do the work, and from results to exit codes.
 
+mod calibrate;
+mod compare;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -8,13 +11,12 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::cli::{Common, Compare, Driving, Exec, List, Run, Verify, Which};
-use crate::compare;
+use crate::cli::{Common, Driving, Exec, List, Run, Verify, Which};
 use crate::cpus::{self, Pinning};
 use crate::host::Host;
 use crate::models::{Entry, How, Models, Target};
 use crate::progress::Progress;
-use crate::record::{Record, default_folder};
+use crate::record::Record;
 use crate::run::{Interrupted, Settings, Status};
 use crate::schema::{Body, Document, Listed};
 use crate::server::{Server, Start, pin, raise_descriptor_limit};
@@ -22,20 +24,11 @@ use crate::table;
 use crate::verify::{Finding, Outcome};
 use crate::workload::{self, Mode, Workload};
 
+pub use calibrate::{Calibration, calibrate};
+pub use compare::compare;
+
 /// Measured and warm-up time of a single run.
 const RUN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));
-/// The same for each run of a comparison.
-const FULL: (Duration, Duration) = (Duration::from_millis(2000), Duration::from_millis(500));
-/// The same for each run of a quick one.
-const QUICK: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(150));
-
-/// Time that all rounds of a comparison may take, and of a quick one: with many servers the runs
-/// become fewer and shorter.
-const BUDGET: [Duration; 2] = [Duration::from_secs(8 * 60), Duration::from_secs(70)];
-/// What a run takes beside warming up and measuring: start, connect, settle, stop.
-const AROUND: Duration = Duration::from_millis(250);
-/// The fewest rounds that rank anything.
-const FEWEST: u32 = 3;
 
 /// The command line was wrong: exit code 2.
 #[derive(Debug)]
@@ -159,105 +152,6 @@ fn run_workload(args: &Run, target: &Target) -> Result<Workload> {
     Ok(workload)
 }
 
-/// `loadgen compare`.
-pub fn compare(args: &Compare) -> Result<ExitCode> {
-    let models = asked(Models::load(args.common.models_file.as_deref()))?;
-    let plan = asked(compare_plan(args, &models))?;
-    let (pinning, settings) = asked(settings(&args.common, &args.driving))?;
-    let host = Host::look();
-    let mut record = begin_record(args, &host)?;
-    let mut progress = Progress::start();
-    let compare = compare::Compare {
-        models: &models,
-        settings: &settings,
-        progress: &mut progress,
-        record: record.as_mut(),
-    };
-    let comparison = compare.run(&plan, || {
-        if let Some(note) = &pinning.note {
-            eprintln!("note: {note}");
-        }
-        raise_descriptor_limit();
-        pin_generator(&pinning)
-    })?;
-    drop(progress);
-    let invalid = |row: &compare::Row| row.status == Status::Invalid;
-    let wrong = comparison.sections.iter().any(|section| section.rows.iter().any(invalid));
-    let code = match () {
-        () if comparison.interrupted => ExitCode::from(130),
-        () if wrong || comparison.sections.is_empty() => ExitCode::FAILURE,
-        () => ExitCode::SUCCESS,
-    };
-    let text = table::comparison(&comparison);
-    let body = Body::Comparison { host: host.into(), comparison: comparison.into() };
-    let document = Document::new(body);
-    publish(&document, &text, args.common.json)?;
-    if let Some(record) = record {
-        eprintln!("record: {}", record.finish(&document)?.display());
-    }
-    Ok(code)
-}
-
-/// The record that was asked for, or one in the default folder, without which one can do.
-fn begin_record(args: &Compare, host: &Host) -> Result<Option<Record>> {
-    match &args.out {
-        Some(dir) => asked(Record::create(dir, host)).map(Some),
-        None => Ok(Record::create(&default_folder("compare"), host)
-            .inspect_err(|e| eprintln!("note: no record is kept: {e:#}"))
-            .ok()),
-    }
-}
-
-fn compare_plan(args: &Compare, models: &Models) -> Result<compare::Plan> {
-    let mut targets = Vec::new();
-    for name in &args.models {
-        targets.push(models.find(name)?);
-    }
-    if args.models.is_empty() {
-        for (name, entry) in models.entries() {
-            match models.missing(entry) {
-                Some(why) => eprintln!("{name} is left out: {why}"),
-                None => targets.push(models.find(name)?),
-            }
-        }
-    }
-    for command in &args.cmd {
-        targets.push(Target::command(command)?);
-    }
-    for (n, target) in targets.iter().enumerate() {
-        if targets[..n].iter().any(|earlier| earlier.name == target.name) {
-            bail!("{} is named twice", target.name);
-        }
-    }
-    let quick = ["ping-pong", "fan-out"].map(str::to_owned);
-    let names = if args.quick && args.workloads.is_empty() { &quick[..] } else { &args.workloads };
-    let standing: Vec<String> =
-        workload::list()?.into_iter().filter(|w| w.default).map(|w| w.name.to_owned()).collect();
-    let names = if names.is_empty() { &standing[..] } else { names };
-    let entrants = targets.len() + usize::from(args.reference);
-    let (rounds, (duration, warmup)) = fit(entrants * names.len(), args.rounds, args.quick);
-    Ok(compare::Plan {
-        targets,
-        workloads: compare::workloads(names, &args.changes, duration, warmup)?,
-        rounds,
-        reference: args.reference,
-    })
-}
-
-/// How many rounds of `runs` runs each, and how long a run measures and warms up, so that all of
-/// it fits the budget: first fewer rounds, then shorter runs.
-fn fit(runs: usize, rounds: Option<u32>, quick: bool) -> (u32, (Duration, Duration)) {
-    let (usual, budget) = if quick { (QUICK, BUDGET[1]) } else { (FULL, BUDGET[0]) };
-    let runs = runs.max(1) as f64;
-    let each = (usual.0 + usual.1 + AROUND).as_secs_f64();
-    let affordable = (budget.as_secs_f64() / (runs * each)) as u32;
-    let most = if quick { FEWEST } else { 5 };
-    let rounds = rounds.unwrap_or(affordable.clamp(FEWEST, most));
-    let left = budget.as_secs_f64() / (runs * f64::from(rounds)) - AROUND.as_secs_f64();
-    let part = (left / (each - AROUND.as_secs_f64())).clamp(0.1, 1.0);
-    (rounds, (usual.0.mul_f64(part), usual.1.mul_f64(part)))
-}
-
 /// `loadgen verify`.
 pub fn verify(args: &Verify) -> Result<ExitCode> {
     let models = asked(Models::load(args.common.models_file.as_deref()))?;
@@ -357,27 +251,5 @@ fn begin(pinning: &Pinning, progress: &Progress) -> Result<()> {
         progress.note(&format!("note: {note}"));
     }
     raise_descriptor_limit();
-    pin_generator(pinning)
-}
-
-fn pin_generator(pinning: &Pinning) -> Result<()> {
     if pinning.generator.is_empty() { Ok(()) } else { pin(&pinning.generator) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_comparison_of_many_fits_the_budget() {
-        assert_eq!(fit(6 * 4, None, false), (5, FULL));
-        assert_eq!(fit(6 * 2, None, true), (3, QUICK));
-        for (runs, quick) in [(22 * 4, false), (22 * 2, true), (60, false)] {
-            let (rounds, (duration, warmup)) = fit(runs, None, quick);
-            let all = (duration + warmup + AROUND) * rounds * runs as u32;
-            assert!(all <= BUDGET[usize::from(quick)] + Duration::from_secs(1), "{all:?}");
-            assert!(duration >= Duration::from_millis(100), "{duration:?}");
-        }
-        assert_eq!(fit(22 * 4, Some(7), false).0, 7);
-    }
 }

@@ -1,39 +1,73 @@
 //! Many servers: built, put through the gate, driven in interleaved rounds, and ranked.
 //!
 //! Rounds are mirrored (A B C, then C B A), so that drift of the machine falls on all alike. The
-//! numbers are medians with their ranges. A server is ranked behind another only where all rounds
-//! of the one lie on the same side of all rounds of the other.
+//! numbers are medians with their ranges; verdicts are on pairs, round by round (`stats`), and
+//! ranks follow from them (`section`).
+
+mod flips;
+mod section;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::drive::Shortage;
-use crate::models::{Entrant, How, Models, NULL, Target};
+use crate::models::{AGAIN, Entrant, How, Models, Target};
 use crate::progress::Progress;
 use crate::record::Record;
-use crate::run::{Interrupted, Measured, Report, Settings, Status, run};
+use crate::run::{Interrupted, Report, Settings, run};
 use crate::server::{Server, Start};
-use crate::stats::{Ratio, Spread, ranks};
+use crate::stats::{FEWEST_ROUNDS, Ratio, shown};
 use crate::verify::{Outcome, verify};
 use crate::workload::{Changes, Mode, Workload};
 
+pub use flips::{At, Flip, text};
+pub use section::{Pair, Row, Section};
+
 /// Connections that the gate may hold at once, with room to spare.
 const GATE_CONNECTIONS: u32 = 16;
+/// What a run takes beside warming up, measuring, and starting and stopping the server: reading
+/// its memory and its counters, and the threads that drive it.
+const AROUND: Duration = Duration::from_millis(60);
+/// Opening a connection and touching it.
+const CONNECT: Duration = Duration::from_micros(120);
+/// Rounds that are run even where there is no time for them: with fewer, the correction for the
+/// many pairs of a table would leave nothing shown.
+const ENOUGH_ROUNDS: u32 = 8;
+/// The shortest part of its usual time that a run is cut to.
+const SHORTEST: f64 = 0.1;
 
 /// What to compare.
 pub struct Plan {
     /// The servers, not yet built.
     pub targets: Vec<Target>,
-    /// The workloads.
-    pub workloads: Vec<Workload>,
-    /// How often each server runs each workload.
-    pub rounds: u32,
+    /// The points to compare them at: a workload and the changes to it.
+    pub points: Vec<(String, Changes)>,
+    /// How often, for how long, and how long in all.
+    pub pace: Pace,
     /// Whether the null reference takes part.
     pub reference: bool,
+    /// Whether each server is entered twice, to see whether a difference is found where none is.
+    pub control: bool,
+}
+
+/// How often, for how long, and how long in all.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Rounds to run.
+    pub rounds: u32,
+    /// Whether fewer will do where there is no time for so many, but never fewer than eight.
+    pub fewer: bool,
+    /// Measured time of a run, if there is time enough.
+    pub duration: Duration,
+    /// Its warm-up.
+    pub warmup: Duration,
+    /// Time for everything after the build.
+    pub budget: Duration,
 }
 
 /// What a comparison is about to do, as its record keeps it.
@@ -41,6 +75,9 @@ pub struct Plan {
 pub struct Planned {
     /// Rounds that were asked for.
     pub rounds: u32,
+    /// Whether each server is entered twice.
+    #[serde(default)]
+    pub control: bool,
     /// The servers that could be built.
     pub servers: Vec<Entrant>,
 }
@@ -48,6 +85,15 @@ pub struct Planned {
 /// The result.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
+    /// The answer in plain sentences, of what was shown.
+    #[serde(default)]
+    pub answer: Vec<String>,
+    /// Pairs of servers whose order is shown to be reversed between points, the clearest first.
+    #[serde(default)]
+    pub flips: Vec<Flip>,
+    /// With `--control`, what became of it.
+    #[serde(default)]
+    pub control: Option<Control>,
     /// Rounds that were asked for.
     pub rounds: u32,
     /// The servers that could be built.
@@ -60,76 +106,26 @@ pub struct Comparison {
     pub interrupted: bool,
 }
 
-/// The servers under one workload.
+/// The same servers, each entered twice.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Section {
-    /// What was asked.
-    pub workload: Workload,
-    /// Rounds that all servers have finished.
-    pub rounds: u32,
-    /// The measure of the ranks.
-    pub ranked_by: String,
-    /// Best first, then what is not ranked.
-    pub rows: Vec<Row>,
-    /// Every pair of ranked servers.
-    pub pairs: Vec<Pair>,
-}
-
-/// One server under one workload. Spreads are over its rounds.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Row {
-    /// The server.
-    pub server: String,
-    /// One more than the number of servers shown to be better; `None` where it is not ranked.
-    pub rank: Option<usize>,
-    /// Whether another one has the same rank.
-    pub shared: bool,
-    /// Messages for each second.
-    pub rate: Option<Spread>,
-    /// Median latency in nanoseconds.
-    pub p50_ns: Option<Spread>,
-    /// 99th percentile in nanoseconds.
-    pub p99_ns: Option<Spread>,
-    /// 99th percentile while disturbed divided by that in the calm before.
-    pub to_calm: Option<Spread>,
-    /// Server's processor time for each message in nanoseconds.
-    pub cpu_ns: Option<Spread>,
-    /// That time divided by the null reference's of the same round: the median.
-    pub to_null: Option<f64>,
-    /// Context switches for each message, of both kinds.
-    pub switches: Option<Spread>,
-    /// Most resident memory in bytes.
-    pub peak_rss: Option<Spread>,
-    /// Resident memory for each idle connection in bytes.
-    pub idle_bytes: Option<Spread>,
-    /// Whether flood control was on, in chat.
-    pub flood_control: Option<bool>,
-    /// The worst verdict of all rounds.
-    pub status: Status,
-    /// Its reasons, each with the number of rounds.
-    pub reasons: Vec<String>,
-    /// The measure of the rank, round by round.
-    pub measure: Vec<f64>,
-}
-
-/// Two servers under one workload, by the measure of the ranks.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Pair {
-    /// The one.
-    pub a: String,
-    /// The other.
-    pub b: String,
-    /// Whether their ranges have no point in common.
-    pub apart: bool,
-    /// a ÷ b, paired by rounds; `None` for fewer than three rounds.
-    pub ratio: Option<Ratio>,
+pub struct Control {
+    /// Pairs of a server and itself, over all points.
+    pub pairs: usize,
+    /// Those that were called different all the same, in words. If there is one, the harness is
+    /// broken here: at most one control in twenty should find any.
+    pub found: Vec<String>,
 }
 
 /// One finished run.
 struct Done {
-    round: u32,
     workload: usize,
     report: Report,
+}
+
+/// Who takes part, point by point, and how long starting and stopping takes each of them.
+struct Entrants {
+    of: Vec<Vec<Target>>,
+    starting: BTreeMap<String, Duration>,
 }
 
 /// A comparison under way.
@@ -142,32 +138,42 @@ pub struct Compare<'a> {
     pub progress: &'a mut Progress,
     /// Where runs are recorded.
     pub record: Option<&'a mut Record>,
+    /// What was left out, with the reason; nothing to begin with.
+    pub left_out: Vec<(String, String)>,
 }
 
 impl Compare<'_> {
     /// Builds, checks, drives, ranks. What fails is left out and named; the rest goes on.
-    pub fn run(mut self, plan: &Plan, pin: impl FnOnce() -> Result<()>) -> Result<Comparison> {
-        let mut left_out = Vec::new();
-        let built = self.build(plan, &mut left_out);
+    pub fn run(
+        mut self,
+        plan: &Plan,
+        begin: impl FnOnce(&Progress) -> Result<()>,
+    ) -> Result<Comparison> {
+        let built = self.build(plan);
+        let deadline = Instant::now() + plan.pace.budget;
         let servers = built.iter().map(Target::entrant).collect();
-        let planned = Planned { rounds: plan.rounds, servers };
+        let planned = Planned { rounds: plan.pace.rounds, control: plan.control, servers };
         if let Some(record) = &mut self.record {
             record.plan(&planned);
         }
         // Only now: compilers should have all processors.
-        pin()?;
-        let entrants = self.gate(plan, built, &mut left_out);
+        begin(self.progress)?;
+        let mut workloads = plan.workloads(plan.pace.duration, plan.pace.warmup)?;
         let mut done = Vec::new();
-        let interrupted = match entrants {
-            Ok(entrants) => self.rounds(plan, &entrants, &mut done, &mut left_out)?,
-            Err(_) => true,
+        let mut entrants = match self.gate(plan, &workloads, &built) {
+            Ok(entrants) => entrants,
+            Err(Interrupted) => return Ok(planned.result(&workloads, &[], self.left_out, true)),
         };
-        let sections = sections(&plan.workloads, &done);
-        let Planned { rounds, servers } = planned;
-        Ok(Comparison { rounds, servers, sections, left_out, interrupted })
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (duration, warmup) = plan.pace.fit(left, &entrants.around(&workloads));
+        for (workload, fitted) in workloads.iter_mut().zip(plan.workloads(duration, warmup)?) {
+            *workload = fitted;
+        }
+        let interrupted = self.rounds(plan, &workloads, &mut entrants, deadline, &mut done)?;
+        Ok(planned.result(&workloads, &done, self.left_out, interrupted))
     }
 
-    fn build(&mut self, plan: &Plan, left_out: &mut Vec<(String, String)>) -> Vec<Target> {
+    fn build(&mut self, plan: &Plan) -> Vec<Target> {
         let mut built = Vec::new();
         for target in &plan.targets {
             if let How::Package(package, _) = &target.how {
@@ -175,125 +181,133 @@ impl Compare<'_> {
             }
             match self.models.build(target) {
                 Ok(target) => built.push(target),
-                Err(e) => self.leave_out(left_out, &target.name, format!("{e:#}")),
+                Err(e) => self.leave_out(&target.name, format!("{e:#}")),
             }
         }
         built
     }
 
-    fn leave_out(&self, left_out: &mut Vec<(String, String)>, name: &str, why: String) {
+    fn leave_out(&mut self, name: &str, why: String) {
         self.progress.note(&format!("{name} is left out: {why}"));
-        left_out.push((name.to_owned(), why));
+        self.left_out.push((name.to_owned(), why));
     }
 
     /// For each workload those who may enter it: they speak its mode and have passed the gate.
     fn gate(
         &mut self,
         plan: &Plan,
-        built: Vec<Target>,
-        left_out: &mut Vec<(String, String)>,
-    ) -> Result<Vec<Vec<Target>>, Interrupted> {
+        workloads: &[Workload],
+        built: &[Target],
+    ) -> Result<Entrants, Interrupted> {
         let mut passed: BTreeMap<&str, Vec<Target>> = BTreeMap::new();
+        let mut starting = BTreeMap::new();
         for mode in [Mode::Echo, Mode::Chat] {
             let of_mode = |workload: &&Workload| workload.mode == mode;
-            let asked: Vec<&Workload> = plan.workloads.iter().filter(of_mode).collect();
+            let asked: Vec<&Workload> = workloads.iter().filter(of_mode).collect();
             if asked.is_empty() {
                 continue;
             }
             let entrants = passed.entry(mode.name()).or_default();
             if plan.reference && mode == Mode::Echo {
-                entrants.push(Target::null());
+                entrants.extend([Target::null(), Target::null().again()]);
             }
             for target in built.iter().filter(|target| target.modes.contains(&mode)) {
-                if self.settings.interrupted.load(std::sync::atomic::Ordering::Relaxed) {
+                if self.settings.interrupted.load(Relaxed) {
                     return Err(Interrupted);
                 }
-                // Where only some of the workloads refuse it, it is left out of those later.
+                // Where only some of the workloads refuse it, it is left out of those below.
                 let refused: Vec<_> = asked.iter().filter_map(|w| target.refuses(w)).collect();
                 if let Some(why) = refused.first().filter(|_| refused.len() == asked.len()) {
-                    let why = format!("{}: {why}", mode.name());
-                    self.leave_out(left_out, &target.name, why);
+                    self.leave_out(&target.name, format!("{}: {why}", mode.name()));
                     continue;
                 }
                 self.progress.step(format!("verifying {} ({})", target.name, mode.name()));
                 match gate_one(target, mode, self.settings) {
-                    Ok(()) => entrants.push(target.clone()),
+                    Ok(took) => {
+                        starting.insert(target.name.clone(), took);
+                        entrants.push(target.clone());
+                        if plan.control {
+                            entrants.push(target.again());
+                        }
+                    }
                     Err(e) => {
                         let why = format!("fails the {} gate: {e:#}", mode.name());
-                        self.leave_out(left_out, &target.name, why);
+                        self.leave_out(&target.name, why);
                     }
                 }
             }
         }
-        let of = |w: &Workload| {
-            let mut entrants = passed.get(w.mode.name()).cloned().unwrap_or_default();
-            // Who reads "x null" is not to find a null reference that did something else.
-            entrants.retain(|t| !matches!(t.how, How::Null) || t.refuses(w).is_none());
-            entrants
-        };
-        Ok(plan.workloads.iter().map(of).collect())
+        let of = |w: &Workload| passed.get(w.mode.name()).cloned().unwrap_or_default();
+        let mut entrants = Entrants { of: workloads.iter().map(of).collect(), starting };
+        for (workload, entrants) in workloads.iter().zip(&mut entrants.of) {
+            // What a model or a peer cannot do is no failure, and known without a run.
+            for target in entrants.extract_if(.., |target| target.refuses(workload).is_some()) {
+                let why = target.refuses(workload).unwrap_or_default();
+                if !matches!(target.how, How::Null(_)) && !target.name.ends_with(AGAIN) {
+                    self.leave_out(&target.name, format!("{}: {why}", workload.point()));
+                }
+            }
+        }
+        Ok(entrants)
     }
 
-    /// All rounds. Returns whether they were interrupted.
+    /// All rounds, or as many as there is time for. Returns whether they were interrupted.
     fn rounds(
         &mut self,
         plan: &Plan,
-        entrants: &[Vec<Target>],
+        workloads: &[Workload],
+        entrants: &mut Entrants,
+        deadline: Instant,
         done: &mut Vec<Done>,
-        left_out: &mut Vec<(String, String)>,
     ) -> Result<bool> {
-        let mut failed: Vec<(usize, String)> = Vec::new();
-        let mut given_up: Vec<usize> = Vec::new();
-        for round in 0..plan.rounds {
-            for (n, workload) in plan.workloads.iter().enumerate() {
-                if given_up.contains(&n) {
-                    continue;
-                }
-                let mut order: Vec<&Target> = entrants[n].iter().collect();
+        let mut longest = Duration::ZERO;
+        for round in 0..plan.pace.rounds {
+            let began = Instant::now();
+            let enough = plan.pace.fewer && round >= ENOUGH_ROUNDS;
+            if enough && began + longest > deadline {
+                break;
+            }
+            for (n, workload) in workloads.iter().enumerate() {
+                let mut order = entrants.of[n].clone();
                 if round % 2 == 1 {
                     order.reverse();
                 }
                 for target in order {
-                    if failed.contains(&(n, target.name.clone())) {
-                        continue;
-                    }
-                    self.progress.step(format!(
-                        "round {} of {}: {} {}",
-                        round + 1,
-                        plan.rounds,
-                        workload.name,
-                        target.name
-                    ));
-                    match run(target, workload, self.settings, self.progress) {
+                    let point = workload.point();
+                    let (round_of, name) = (plan.pace.rounds, &target.name);
+                    self.progress
+                        .step(format!("round {} of {round_of}: {point} {name}", round + 1));
+                    match run(&target, workload, self.settings, self.progress) {
                         Ok(report) => {
                             if let Some(record) = &mut self.record {
                                 record.run(round, &report);
                             }
-                            done.push(Done { round, workload: n, report });
+                            done.push(Done { workload: n, report });
                         }
                         Err(e) if e.is::<Interrupted>() => return Ok(true),
                         // No server's fault, and the next one would meet it too.
                         Err(e) if e.is::<Shortage>() => {
                             let why = format!("given up in round {}: {e:#}", round + 1);
-                            self.leave_out(left_out, &workload.name, why);
-                            given_up.push(n);
+                            self.leave_out(&point, why);
+                            entrants.of[n].clear();
                             break;
                         }
                         Err(e) => {
-                            let why = format!("{}: {e:#}", workload.name);
-                            self.leave_out(left_out, &target.name, why);
-                            failed.push((n, target.name.clone()));
-                            done.retain(|d| d.workload != n || d.report.server != target.name);
+                            self.leave_out(name, format!("{point}: {e:#}"));
+                            entrants.of[n].retain(|other| other.name != *name);
+                            done.retain(|d| d.workload != n || d.report.server != *name);
                         }
                     }
                 }
             }
+            longest = longest.max(began.elapsed());
         }
         Ok(false)
     }
 }
 
-fn gate_one(target: &Target, mode: Mode, settings: &Settings) -> Result<()> {
+/// Returns how long starting and stopping took.
+fn gate_one(target: &Target, mode: Mode, settings: &Settings) -> Result<Duration> {
     let start = Start {
         mode,
         connections: GATE_CONNECTIONS,
@@ -303,15 +317,18 @@ fn gate_one(target: &Target, mode: Mode, settings: &Settings) -> Result<()> {
         work: Duration::ZERO,
         cpus: Some(&settings.server_cpus[..]).filter(|cpus| !cpus.is_empty()),
     };
+    let began = Instant::now();
     let server = Server::start(target, &start)?;
+    let started = began.elapsed();
     for finding in verify(server.addr, mode, &target.unsupported) {
         if let Outcome::Fail(why) = finding.result {
             bail!("{}: {why}", finding.case);
         }
     }
+    let began = Instant::now();
     match server.stop() {
         Some(complaint) => bail!(complaint),
-        None => Ok(()),
+        None => Ok(started + began.elapsed()),
     }
 }
 
@@ -319,164 +336,135 @@ fn gate_one(target: &Target, mode: Mode, settings: &Settings) -> Result<()> {
 pub fn assemble(planned: &Planned, runs: &[(u32, Report)]) -> Comparison {
     let mut workloads: Vec<Workload> = Vec::new();
     let mut done = Vec::new();
-    for (round, report) in runs {
+    for (_, report) in runs {
         let known = workloads.iter().position(|workload| *workload == report.workload);
         let workload = known.unwrap_or_else(|| {
             workloads.push(report.workload.clone());
             workloads.len() - 1
         });
-        done.push(Done { round: *round, workload, report: report.clone() });
+        done.push(Done { workload, report: report.clone() });
     }
-    Comparison {
-        rounds: planned.rounds,
-        servers: planned.servers.clone(),
-        sections: sections(&workloads, &done),
-        left_out: Vec::new(),
-        interrupted: true,
+    planned.result(&workloads, &done, Vec::new(), true)
+}
+
+impl Planned {
+    fn result(
+        &self,
+        workloads: &[Workload],
+        done: &[Done],
+        left_out: Vec<(String, String)>,
+        interrupted: bool,
+    ) -> Comparison {
+        let sections = workloads.iter().enumerate().map(|(n, workload)| {
+            let runs = done.iter().filter(|d| d.workload == n).map(|d| &d.report);
+            Section::of(workload, &self.servers, &runs.collect::<Vec<_>>())
+        });
+        let sections: Vec<_> = sections.filter(|section| !section.rows.is_empty()).collect();
+        let control = self.control.then(|| control(&sections));
+        let flips = if self.control { Vec::new() } else { flips::flips(&sections) };
+        let answer = match &control {
+            Some(control) => control.sentences(),
+            None => flips::answer(&sections, &flips),
+        };
+        let (rounds, servers) = (self.rounds, self.servers.clone());
+        Comparison { answer, flips, control, rounds, servers, sections, left_out, interrupted }
     }
 }
 
-fn sections(workloads: &[Workload], done: &[Done]) -> Vec<Section> {
-    let all = workloads.iter().enumerate();
-    all.map(|(n, workload)| section(workload, n, done))
-        .filter(|section| !section.rows.is_empty())
-        .collect()
-}
+impl Plan {
+    /// The points with these times, where neither the workload nor a flag says another.
+    fn workloads(&self, duration: Duration, warmup: Duration) -> Result<Vec<Workload>> {
+        let find = |(name, changes): &(String, Changes)| {
+            Workload::find(name, &changes.fitting(name), duration, warmup)
+        };
+        self.points.iter().map(find).collect()
+    }
 
-/// Rows, ranks and pairs of one workload, from the rounds that all its servers have finished.
-fn section(workload: &Workload, index: usize, done: &[Done]) -> Section {
-    let mut runs: BTreeMap<&str, Vec<(u32, &Report)>> = BTreeMap::new();
-    for d in done.iter().filter(|d| d.workload == index) {
-        runs.entry(&d.report.server).or_default().push((d.round, &d.report));
-    }
-    let rounds = runs.values().map(Vec::len).min().unwrap_or(0);
-    for reports in runs.values_mut() {
-        // A round that was interrupted counts for nobody.
-        reports.truncate(rounds);
-    }
-    let reference: Vec<Option<f64>> =
-        runs.get(NULL).into_iter().flatten().map(|(_, report)| cpu(report)).collect();
-    let mut rows: Vec<Row> =
-        runs.iter().map(|(name, reports)| row(name, reports, &reference, workload)).collect();
-    let ranked_by = match () {
-        () if workload.disturbance.is_some() => "the bystanders' p99",
-        () if workload.has_idle() => "memory per idle connection",
-        () => "CPU per message",
-    };
-    rank(&mut rows, rounds);
-    let pairs = pairs(&rows);
-    Section {
-        workload: workload.clone(),
-        rounds: rounds as u32,
-        ranked_by: ranked_by.into(),
-        rows,
-        pairs,
+    /// Fails if a point does not exist or does not fit together.
+    pub fn check(&self) -> Result<()> {
+        self.workloads(self.pace.duration, self.pace.warmup).map(drop)
     }
 }
 
-fn cpu(report: &Report) -> Option<f64> {
-    Some(report.measured.as_ref()?.cost.as_ref()?.cpu_ns_per_message)
+impl Entrants {
+    /// What each run of one round takes beside warming up and measuring.
+    fn around(&self, workloads: &[Workload]) -> Vec<Duration> {
+        let each = |(workload, entrants): (&Workload, &Vec<Target>)| -> Vec<Duration> {
+            let connect = CONNECT * workload.connections;
+            let start = |t: &Target| self.starting.get(&t.name).copied().unwrap_or_default();
+            entrants.iter().map(|target| AROUND + connect + start(target)).collect()
+        };
+        workloads.iter().zip(&self.of).flat_map(each).collect()
+    }
 }
 
-fn row(
-    name: &str,
-    reports: &[(u32, &Report)],
-    reference: &[Option<f64>],
-    workload: &Workload,
-) -> Row {
-    let each = |measure: &dyn Fn(&Measured) -> Option<f64>| -> Vec<f64> {
-        reports.iter().filter_map(|(_, r)| r.measured.as_ref().and_then(measure)).collect()
-    };
-    let spread = |measure: &dyn Fn(&Measured) -> Option<f64>| Spread::of(&each(measure));
-    let cost = |pick: fn(&crate::cost::Cost) -> f64| {
-        spread(&move |m: &Measured| m.cost.as_ref().map(pick))
-    };
-    let mut counted: BTreeMap<&str, u32> = BTreeMap::new();
-    for reason in reports.iter().flat_map(|(_, report)| &report.verdict.reasons) {
-        // What stands in parentheses is the single round's.
-        *counted.entry(reason.split(" (").next().unwrap_or(reason)).or_default() += 1;
+impl Pace {
+    /// How long runs that take so much beside may measure and warm up, so that all rounds fit.
+    fn fit(&self, left: Duration, around: &[Duration]) -> (Duration, Duration) {
+        let round = left.as_secs_f64() / f64::from(self.rounds.max(1));
+        let beside: Duration = around.iter().sum();
+        let each = (round - beside.as_secs_f64()) / around.len().max(1) as f64;
+        let part = (each / (self.duration + self.warmup).as_secs_f64()).clamp(SHORTEST, 1.0);
+        (self.duration.mul_f64(part), self.warmup.mul_f64(part))
     }
-    let ratios: Vec<f64> = reports
+}
+
+/// Every server against itself, over all points: no pair of them differs but by chance.
+fn control(sections: &[Section]) -> Control {
+    let twins = |pair: &&Pair| pair.b == format!("{}{AGAIN}", pair.a);
+    let pairs: Vec<(&Section, &Pair, Ratio)> = sections
         .iter()
-        .zip(reference)
-        .filter_map(|((_, report), null)| Some(cpu(report)? / (*null)?))
+        .flat_map(|s| s.pairs.iter().filter(twins).filter_map(move |p| Some((s, p, p.ratio?))))
         .collect();
-    let status = reports.iter().map(|(_, r)| r.verdict.status).max().unwrap_or(Status::Invalid);
-    let measure = match () {
-        () if workload.disturbance.is_some() => each(&|m| Some(m.main_latency()?.p99 as f64)),
-        () if workload.has_idle() => each(&|m| m.idle_bytes_per_connection),
-        () => each(&|m| m.cost.as_ref().map(|cost| cost.cpu_ns_per_message)),
-    };
-    let valid = status != Status::Invalid;
-    Row {
-        server: name.to_owned(),
-        rank: None,
-        shared: false,
-        rate: spread(&|m| Some(m.messages_per_second)).filter(|_| valid),
-        p50_ns: spread(&|m| Some(m.main_latency()?.p50 as f64)).filter(|_| valid),
-        p99_ns: spread(&|m| Some(m.main_latency()?.p99 as f64)).filter(|_| valid),
-        to_calm: spread(&|m| Some(m.disturbed.as_ref()?.p99_ratio)).filter(|_| valid),
-        cpu_ns: cost(|c| c.cpu_ns_per_message).filter(|_| valid),
-        to_null: Spread::of(&ratios).map(|s| s.median).filter(|_| valid),
-        switches: cost(|c| c.voluntary_switches_per_message + c.involuntary_switches_per_message)
-            .filter(|_| valid),
-        peak_rss: cost(|c| c.peak_rss_bytes as f64).filter(|_| valid),
-        idle_bytes: spread(&|m| m.idle_bytes_per_connection).filter(|_| valid),
-        flood_control: reports.iter().find_map(|(_, report)| report.flood_control),
-        status,
-        reasons: counted
-            .iter()
-            .map(|(why, n)| format!("{why} (in {n} of {} rounds)", reports.len()))
-            .collect(),
-        measure: if valid { measure } else { Vec::new() },
-    }
-}
-
-/// Ranks what can be ranked, and puts the rows in order.
-fn rank(rows: &mut [Row], rounds: usize) {
-    let ranked: Vec<usize> = (0..rows.len())
-        .filter(|&n| rounds > 1 && rows[n].server != NULL && rows[n].measure.len() == rounds)
-        .collect();
-    let spreads: Vec<Spread> =
-        ranked.iter().filter_map(|&n| Spread::of(&rows[n].measure)).collect();
-    let ranks = ranks(&spreads);
-    for (&n, &rank) in ranked.iter().zip(&ranks) {
-        rows[n].rank = Some(rank);
-        rows[n].shared = ranks.iter().filter(|&&other| other == rank).count() > 1;
-    }
-    let middle = |row: &Row| Spread::of(&row.measure).map_or(f64::INFINITY, |s| s.median);
-    rows.sort_by(|a, b| {
-        let key = |row: &Row| (row.server == NULL, row.rank.unwrap_or(usize::MAX));
-        key(a).cmp(&key(b)).then(middle(a).total_cmp(&middle(b)))
+    let chances: Vec<f64> = pairs.iter().map(|(_, _, ratio)| ratio.p).collect();
+    let found = pairs.iter().zip(shown(&chances)).filter(|(_, shown)| *shown);
+    let words = found.map(|((section, pair, ratio), _)| {
+        format!(
+            "{} takes {} times its own CPU in {}",
+            pair.a,
+            text(ratio),
+            section.workload.point()
+        )
     });
+    Control { pairs: pairs.len(), found: words.collect() }
 }
 
-fn pairs(rows: &[Row]) -> Vec<Pair> {
-    let ranked: Vec<&Row> = rows.iter().filter(|row| row.rank.is_some()).collect();
-    let mut pairs = Vec::new();
-    for (n, a) in ranked.iter().enumerate() {
-        for b in &ranked[n + 1..] {
-            let spreads = Spread::of(&a.measure).zip(Spread::of(&b.measure));
-            pairs.push(Pair {
-                a: a.server.clone(),
-                b: b.server.clone(),
-                apart: spreads.is_some_and(|(a, b)| a.apart(&b).is_ne()),
-                ratio: Ratio::paired(&a.measure, &b.measure, 1),
-            });
+impl Control {
+    fn sentences(&self) -> Vec<String> {
+        match &self.found[..] {
+            [] if self.pairs == 0 => {
+                vec![format!("The control shows nothing: it needs {FEWEST_ROUNDS} rounds or more.")]
+            }
+            [] => vec![format!(
+                "The control holds: of {} pairs of a server and itself none is called different.",
+                self.pairs
+            )],
+            found => {
+                let broken = "The harness is broken here: it finds a difference between a server \
+                              and itself. Trust no comparison from this machine as it is now.";
+                let mut sentences = vec![broken.to_owned()];
+                sentences.extend(found.iter().cloned());
+                sentences
+            }
         }
     }
-    pairs
 }
 
-/// The workloads of a comparison; flags that belong to chat do not concern echo, nor the reverse.
-pub fn workloads(
-    names: &[String],
-    changes: &Changes,
-    duration: Duration,
-    warmup: Duration,
-) -> Result<Vec<Workload>> {
-    names
-        .iter()
-        .map(|name| Workload::find(name, &changes.fitting(name), duration, warmup))
-        .collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_cut_to_the_time_there_is() {
+        let ms = Duration::from_millis;
+        let (duration, warmup, budget) = (ms(400), ms(150), Duration::from_secs(80));
+        let pace = Pace { rounds: 8, fewer: true, duration, warmup, budget };
+        assert_eq!(pace.fit(budget, &[ms(100); 10]), (duration, warmup), "time enough");
+        let around = [[ms(40); 40], [ms(60); 40]].concat();
+        let (duration, warmup) = pace.fit(budget, &around);
+        let round = around.iter().sum::<Duration>() + (duration + warmup) * 80;
+        assert!(round * 8 <= budget + ms(1) && round * 8 > budget - ms(100), "{round:?}");
+        let (shortest, _) = pace.fit(ms(10), &around);
+        assert_eq!(shortest, ms(40), "a run is never cut to nothing");
+    }
 }

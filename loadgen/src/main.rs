@@ -12,12 +12,15 @@ fn main() -> ExitCode {
         Command::List(args) => command::list(&args),
         Command::Run(args) => command::run(&args),
         Command::Compare(args) => command::compare(&args),
+        Command::Calibrate(args) => command::calibrate(&args),
         Command::Verify(args) => command::verify(&args),
         Command::Report(args) => report::command(&args),
         Command::Schema => schema::command(),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
-        Command::NullServer(args) => null::serve(args.listen).map(|()| ExitCode::SUCCESS),
+        Command::NullServer(args) => {
+            null::serve(args.listen, args.work).map(|()| ExitCode::SUCCESS)
+        }
         Command::NullClient(args) => {
             null::drive(args.addr, args.connections, args.size as usize, args.duration)
                 .map(|()| ExitCode::SUCCESS)

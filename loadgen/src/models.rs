@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use schemars::JsonSchema;
@@ -13,6 +14,10 @@ use crate::workload::{Mode, Workload};
 
 /// The name of the null reference in tables and records.
 pub const NULL: &str = "null (bare epoll)";
+/// The same, entered once more.
+pub const NULL_AGAIN: &str = "null (bare epoll), again";
+/// What is added to the name of a server that is entered once more.
+pub const AGAIN: &str = ", again";
 
 /// One entry of `models.toml`.
 #[derive(Clone, Debug, Deserialize)]
@@ -69,6 +74,9 @@ pub struct Target {
 pub struct Entrant {
     /// What it is called.
     pub name: String,
+    /// Whether it is a package of this workspace.
+    #[serde(default)]
+    pub ours: bool,
     /// The program or command, or where it was running.
     pub command: String,
     /// Conformance cases that it is declared not to pass, with the reason.
@@ -86,8 +94,9 @@ pub enum How {
     Command(String),
     /// It is running already, perhaps as a process that can be watched.
     Running(SocketAddr, Option<i32>),
-    /// The null reference: this program's own bare loop, in a process of its own.
-    Null,
+    /// The null reference: this program's own bare loop, in a process of its own, which burns so
+    /// much processor time for each message.
+    Null(Duration),
 }
 
 impl Models {
@@ -184,7 +193,12 @@ impl Models {
 impl Target {
     /// The null reference.
     pub fn null() -> Self {
-        Self::new(NULL, How::Null, vec![Mode::Echo])
+        Self::new(NULL, How::Null(Duration::ZERO), vec![Mode::Echo])
+    }
+
+    /// The same server once more, to see whether it is told from itself.
+    pub fn again(&self) -> Self {
+        Self { name: format!("{}{AGAIN}", self.name), ..self.clone() }
     }
 
     /// A user's own command, named after its program.
@@ -216,23 +230,28 @@ impl Target {
             How::Program(program, args) => line(program.display().to_string(), args),
             How::Command(command) => command.clone(),
             How::Running(addr, _) => format!("running at {addr}"),
-            How::Null => "a bare epoll loop of loadgen's own".into(),
+            How::Null(_) => "a bare epoll loop of loadgen's own".into(),
         };
-        Entrant { name: self.name.clone(), command, unsupported: self.unsupported.clone() }
+        let (name, unsupported) = (self.name.clone(), self.unsupported.clone());
+        Entrant { name, ours: self.is_ours(), command, unsupported }
+    }
+
+    /// Whether it is a package of this workspace.
+    fn is_ours(&self) -> bool {
+        matches!(self.how, How::Package(..) | How::Program(..))
     }
 
     /// Why it cannot take part in a workload: the model itself has a limit, or the server must be
     /// told to wait or to work and only those of the workspace know how.
     pub fn refuses(&self, workload: &Workload) -> Option<String> {
-        let ours = matches!(self.how, How::Package(..) | How::Program(..));
-        if workload.slows_the_handler() && !ours {
+        if workload.slows_the_handler() && !self.is_ours() {
             return Some(format!(
                 "{} needs a server of this workspace, which takes --wait and --work; another one \
                  must wait or work by itself: drive it with ping-pong",
                 workload.name
             ));
         }
-        if workload.disturbance.is_some() && matches!(self.how, How::Null) {
+        if workload.disturbance.is_some() && matches!(self.how, How::Null(_)) {
             return Some("the null reference waits for whoever does not read".into());
         }
         let most = self.most_connections.filter(|most| *most < workload.connections)?;

@@ -24,8 +24,8 @@ const BUFFER: usize = 64 * 1024;
 /// The event data of the listening socket.
 const LISTENER: u64 = u64::MAX;
 
-/// Serves until it is killed.
-pub fn serve(listen: SocketAddr) -> Result<()> {
+/// Serves until it is killed. For each receive it burns `work`, the known handicap of `calibrate`.
+pub fn serve(listen: SocketAddr, work: Duration) -> Result<()> {
     crate::server::raise_descriptor_limit();
     let listener = TcpListener::bind(listen).with_context(|| format!("cannot bind {listen}"))?;
     rustix::net::listen(&listener, 4096)?;
@@ -60,6 +60,12 @@ pub fn serve(listen: SocketAddr) -> Result<()> {
             }
             let place = event.data.u64() as usize;
             let Some(peer) = &peers[place] else { continue };
+            if !work.is_zero() {
+                let began = Instant::now();
+                while began.elapsed() < work {
+                    std::hint::spin_loop();
+                }
+            }
             if !echo(peer, &mut buffer) {
                 peers[place] = None;
                 free.push(place);

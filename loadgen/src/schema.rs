@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
+use crate::command::Calibration;
 use crate::compare::Comparison;
 use crate::host::Host;
 use crate::run::Report;
@@ -48,6 +49,13 @@ pub enum Body {
         host: Box<Host>,
         /// All of it.
         comparison: Box<Comparison>,
+    },
+    /// Of `calibrate`.
+    Calibration {
+        /// Where it was measured.
+        host: Box<Host>,
+        /// All of it.
+        calibration: Box<Calibration>,
     },
     /// Of `verify`.
     Verification {

@@ -82,8 +82,10 @@ impl Server {
             }
             How::Package(package, _) => bail!("{package} has not been built"),
             How::Command(command) => return Self::start_command(target, command, start),
-            How::Null => {
-                (own()?, vec!["null-server".into(), "--listen".into(), "127.0.0.1:0".into()])
+            How::Null(work) => {
+                let work = format!("{}ns", work.as_nanos());
+                let args = ["null-server", "--listen", "127.0.0.1:0", "--work", &work];
+                (own()?, args.map(str::to_owned).to_vec())
             }
             How::Program(program, args) => (program.clone(), common_flags(args, start)),
         };

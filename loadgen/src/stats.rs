@@ -1,15 +1,8 @@
-//! The few statistics a report needs: medians, ranges, ranks, and a paired bootstrap.
-
-use std::cmp::Ordering;
+//! The few statistics a report needs: medians, ranges, and whether two servers differ.
 
 use hdrhistogram::Histogram;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::check::splitmix;
-
-/// Resamples of a bootstrap.
-const RESAMPLES: usize = 2000;
 
 /// A latency distribution in numbers; all in nanoseconds.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -73,97 +66,173 @@ impl Spread {
         };
         Some(Self { median, low, high })
     }
-
-    /// Less or greater only where the ranges have no point in common.
-    pub fn apart(&self, other: &Self) -> Ordering {
-        match (self.high < other.low, other.high < self.low) {
-            (true, _) => Ordering::Less,
-            (_, true) => Ordering::Greater,
-            _ => Ordering::Equal,
-        }
-    }
 }
 
-/// For each value its rank: one more than the number of those shown to be smaller. Those whose
-/// ranges overlap with the smallest share the first rank.
-pub fn ranks(spreads: &[Spread]) -> Vec<usize> {
-    spreads
-        .iter()
-        .map(|own| 1 + spreads.iter().filter(|s| s.apart(own) == Ordering::Less).count())
-        .collect()
-}
+/// Level of an interval, and of what counts as shown: one in twenty.
+const LEVEL: f64 = 0.05;
+/// The fewest rounds that can show a difference: with five, even if all of them say the same,
+/// chance alone says so in 1 of 16 cases.
+pub const FEWEST_ROUNDS: usize = 6;
 
-/// The chance that two equal servers of `rounds` rounds each have ranges that do not overlap.
-pub fn false_difference(rounds: usize) -> f64 {
-    // Of the orders of 2n values, two put all of one before all of the other.
-    (1..=rounds).fold(2.0, |chance, n| chance * n as f64 / (rounds + n) as f64)
-}
-
-/// The ratio of `a` to `b`, round by round, with a 95 % interval from a seeded bootstrap.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+/// A ratio over rounds with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ratio {
-    /// The geometric mean of the rounds' ratios.
+    /// The Hodges-Lehmann estimate: the median over all pairs of rounds of their geometric mean.
     pub ratio: f64,
     /// Lower end of the interval.
     pub low: f64,
     /// Upper end of the interval.
     pub high: f64,
+    /// The chance that two equal servers come out at least so far apart.
+    #[serde(default = "certain")]
+    pub p: f64,
+}
+
+fn certain() -> f64 {
+    1.0
 }
 
 impl Ratio {
-    /// `None` for fewer than three pairs, of which no interval can be made.
-    pub fn paired(a: &[f64], b: &[f64], seed: u64) -> Option<Self> {
+    /// The other way round: b to a.
+    pub fn inverse(&self) -> Self {
+        Self { ratio: 1.0 / self.ratio, low: 1.0 / self.high, high: 1.0 / self.low, p: self.p }
+    }
+
+    /// How far from 1 the interval begins, as a factor; 1 if it holds 1.
+    pub fn shown(&self) -> f64 {
+        self.low.max(1.0 / self.high).max(1.0)
+    }
+}
+
+/// Wilcoxon's signed-rank test and the interval that belongs to it, for a number of rounds.
+///
+/// If two servers are equal, either might have had the other's number in any round, so the logs of
+/// their ratios are symmetric about zero, whatever the shape of the noise: the level holds without
+/// any further assumption but that rounds are independent. A few rounds gone astray move it little.
+/// Source: Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 3rd ed., 3.1 to 3.3.
+#[derive(Debug)]
+pub struct SignedRank {
+    rounds: usize,
+    /// The chance that the statistic is at most its index.
+    at_most: Vec<f64>,
+}
+
+impl SignedRank {
+    /// The exact distribution: each rank from 1 to `rounds` is in the sum or not, evenly.
+    pub fn of(rounds: usize) -> Self {
+        let mut chance = vec![0.0; rounds * (rounds + 1) / 2 + 1];
+        chance[0] = 1.0;
+        for rank in 1..=rounds {
+            for sum in (0..chance.len()).rev() {
+                let with = if sum >= rank { chance[sum - rank] } else { 0.0 };
+                chance[sum] = (chance[sum] + with) / 2.0;
+            }
+        }
+        let mut sum = 0.0;
+        for chance in &mut chance {
+            sum += *chance;
+            *chance = sum;
+        }
+        Self { rounds, at_most: chance }
+    }
+
+    /// `a` to `b`, round by round. `None` for other than the expected number of rounds, for fewer
+    /// than [`FEWEST_ROUNDS`], or for numbers that have no ratio.
+    pub fn ratio(&self, a: &[f64], b: &[f64]) -> Option<Ratio> {
         let logs: Vec<f64> = a.iter().zip(b).map(|(a, b)| (a / b).ln()).collect();
-        if logs.len() < 3 || logs.iter().any(|x| !x.is_finite()) {
+        let usable = logs.iter().all(|log| log.is_finite());
+        if logs.len() != self.rounds || self.rounds < FEWEST_ROUNDS || !usable {
             return None;
         }
-        let mean = |sum: f64| sum / logs.len() as f64;
-        let mut state = seed;
-        let mut resampled: Vec<f64> = (0..RESAMPLES)
-            .map(|_| {
-                let pick = |_| logs[(splitmix(&mut state) % logs.len() as u64) as usize];
-                mean((0..logs.len()).map(pick).sum())
-            })
-            .collect();
-        resampled.sort_by(f64::total_cmp);
-        let at = |part: f64| resampled[(part * (RESAMPLES - 1) as f64) as usize].exp();
-        Some(Self { ratio: mean(logs.iter().sum()).exp(), low: at(0.025), high: at(0.975) })
+        // The statistic is the number of Walsh averages above zero.
+        let mut averages = Vec::with_capacity(self.at_most.len() - 1);
+        for (n, one) in logs.iter().enumerate() {
+            averages.extend(logs[n..].iter().map(|other| (one + other) / 2.0));
+        }
+        averages.sort_by(f64::total_cmp);
+        let all = averages.len();
+        let (above, below) = averages.iter().fold((0, 0), |(above, below), &average| {
+            (above + usize::from(average > 0.0), below + usize::from(average < 0.0))
+        });
+        let cut = self.at_most.iter().take_while(|&&chance| chance <= LEVEL / 2.0).count();
+        Some(Ratio {
+            ratio: Spread::of(&averages)?.median.exp(),
+            low: averages[cut - 1].exp(),
+            high: averages[all - cut].exp(),
+            p: (2.0 * self.at_most[(all - above).min(all - below)]).min(1.0),
+        })
     }
+}
+
+/// Which of these chances count as shown, so that of all that do, one in twenty at most is
+/// expected to be false. Source: Benjamini and Hochberg, J. R. Statist. Soc. B 57 (1995) 289-300;
+/// for comparisons of all pairs: Williams, Jones and Tukey, J. Educ. Behav. Stat. 24 (1999) 42-69.
+pub fn shown(chances: &[f64]) -> Vec<bool> {
+    let mut sorted = chances.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let allowed = |n: usize| LEVEL * (n + 1) as f64 / chances.len() as f64;
+    let most = (0..sorted.len()).rev().find(|&n| sorted[n] <= allowed(n)).map(|n| sorted[n]);
+    chances.iter().map(|chance| most.is_some_and(|most| *chance <= most)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn spread(values: &[f64]) -> Spread {
-        Spread::of(values).unwrap()
-    }
-
     #[test]
     fn medians_and_ranges() {
-        assert_eq!(spread(&[3.0, 1.0, 2.0]), Spread { median: 2.0, low: 1.0, high: 3.0 });
-        assert_eq!(spread(&[4.0, 1.0]).median, 2.5);
-        assert_eq!(Spread::of(&[]), None);
+        let spread = |values: &[f64]| Spread::of(values);
+        let expected = Spread { median: 2.0, low: 1.0, high: 3.0 };
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), Some(expected));
+        assert_eq!(spread(&[4.0, 1.0]).map(|s| s.median), Some(2.5));
+        assert_eq!(spread(&[]), None);
     }
 
     #[test]
-    fn overlapping_ranges_share_a_rank() {
-        let rounds = [[10.0, 12.0], [11.0, 13.0], [12.5, 14.0], [20.0, 21.0]];
-        let spreads: Vec<_> = rounds.iter().map(|r| spread(r)).collect();
-        assert_eq!(ranks(&spreads), [1, 1, 2, 4]);
-    }
-
-    #[test]
-    fn chance_of_a_false_difference() {
-        assert!((false_difference(3) - 0.1).abs() < 1e-9);
-        assert!((false_difference(5) - 2.0 / 252.0).abs() < 1e-9);
+    fn the_distribution_is_that_of_the_tables() {
+        // Wilcoxon's table: the largest sums that are significant at 5 %, both sides together.
+        for (rounds, largest) in [(6, 0), (7, 2), (8, 3), (9, 5), (10, 8), (16, 29), (25, 89)] {
+            let chances = SignedRank::of(rounds).at_most;
+            let cut = chances.iter().take_while(|&&chance| chance <= 0.025).count();
+            assert_eq!(cut - 1, largest, "{rounds} rounds");
+            assert!((chances.last().unwrap() - 1.0).abs() < 1e-9);
+        }
     }
 
     #[test]
     fn a_ratio_has_an_interval_around_it() {
-        let (a, b) = ([11.0, 22.0, 33.0, 44.0], [10.0, 20.0, 30.0, 39.0]);
-        let ratio = Ratio::paired(&a, &b, 1).unwrap();
+        let a = [11.0, 22.0, 33.0, 44.0, 55.0, 67.0];
+        let b = [10.0, 20.0, 30.0, 39.0, 50.0, 60.0];
+        let six = SignedRank::of(6);
+        let ratio = six.ratio(&a, &b).unwrap();
         assert!(ratio.low > 1.05 && ratio.low <= ratio.ratio && ratio.ratio <= ratio.high);
-        assert!(Ratio::paired(&a[..2], &b[..2], 1).is_none());
+        assert!((ratio.p - 2.0 / 64.0).abs() < 1e-9, "{ratio:?}");
+        let inverse = six.ratio(&b, &a).unwrap();
+        assert!((inverse.low - ratio.inverse().low).abs() < 1e-9);
+        assert!((ratio.shown() - ratio.low).abs() < 1e-9);
+        assert!((inverse.shown() - ratio.low).abs() < 1e-9);
+        // Equal throughout: an interval of no width, and nothing shown.
+        let same = six.ratio(&a, &a).unwrap();
+        assert_eq!((same.low, same.high, same.p, same.shown()), (1.0, 1.0, 1.0, 1.0));
+        assert!(SignedRank::of(5).ratio(&a[..5], &b[..5]).is_none(), "too few can show nothing");
+        assert!(six.ratio(&a[..5], &b).is_none() && six.ratio(&[0.0; 6], &b).is_none());
+    }
+
+    #[test]
+    fn one_round_gone_astray_moves_little() {
+        let b = [100.0; 8];
+        let mut a = [110.0, 111.0, 109.0, 110.0, 112.0, 108.0, 110.0, 111.0];
+        a[3] = 40.0;
+        let ratio = SignedRank::of(8).ratio(&a, &b).unwrap();
+        assert!((ratio.ratio - 1.1).abs() < 0.01, "{ratio:?}");
+    }
+
+    #[test]
+    fn what_is_shown_among_many() {
+        assert_eq!(shown(&[0.04]), [true]);
+        assert_eq!(shown(&[0.04, 0.5]), [false, false]);
+        assert_eq!(shown(&[0.5, 0.01, 0.04, 0.03]), [false, true, false, false]);
+        assert_eq!(shown(&[0.03, 0.01, 0.04, 0.03]), [true; 4]);
+        assert_eq!(shown(&[]), [false; 0]);
     }
 }

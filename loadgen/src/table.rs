@@ -2,21 +2,16 @@
 //!
 //! There are no colours, so that NO_COLOR has nothing to forbid.
 
+mod comparison;
+
 use std::io::{ErrorKind, IsTerminal, Write};
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::compare::{Comparison, Row, Section};
 use crate::run::{Disturbed, Report, Status};
-use crate::stats::{Spread, false_difference};
-use crate::workload::Workload;
 
-/// Connections from which on memory per idle connection is more than a matter of page sizes.
-const ENOUGH_CONNECTIONS: u32 = 500;
-
-/// Bytes of a line from which on bytes for each second say more than lines for each second.
-const LARGE: u32 = 4096;
+pub use comparison::comparison;
 
 /// Writes to standard output. A reader who has seen enough and left is no error.
 pub fn print(text: &str) -> Result<()> {
@@ -84,153 +79,6 @@ pub fn bytes(value: f64) -> String {
     }
 }
 
-/// Bytes as a number of MiB.
-fn mebibytes(value: f64) -> String {
-    number(value / 1_048_576.0)
-}
-
-fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> String {
-    match spread {
-        Some(s) if s.low < s.high => {
-            format!("{} [{} .. {}]", format(s.median), format(s.low), format(s.high))
-        }
-        Some(s) => format(s.median),
-        None => "-".into(),
-    }
-}
-
-fn middle(spread: Option<Spread>, format: fn(f64) -> String) -> String {
-    spread.map_or("-".into(), |s| format(s.median))
-}
-
-/// The whole of a comparison.
-pub fn comparison(comparison: &Comparison) -> String {
-    let mut text = String::new();
-    for section in &comparison.sections {
-        text.push_str(&self::section(section, comparison.rounds));
-    }
-    if !comparison.left_out.is_empty() {
-        text.push_str("\nNot ranked:\n");
-        for (name, why) in &comparison.left_out {
-            text.push_str(&format!("  {name}: {why}\n"));
-        }
-    }
-    text
-}
-
-fn section(section: &Section, rounds: u32) -> String {
-    let w = &section.workload;
-    let idle = w.connections >= ENOUGH_CONNECTIONS;
-    let mut header = vec!["rank", "server", "msgs/s", "p50", "p99", "CPU ns/msg", "x null"];
-    if w.disturbance.is_some() {
-        header.insert(5, "p99 x calm");
-    }
-    if w.size >= LARGE {
-        header.insert(3, "MiB/s");
-    }
-    header.extend(["switches/msg", "peak RSS"]);
-    if idle {
-        header.push("RSS/idle conn");
-    }
-    header.push("verdict");
-    let rows: Vec<_> = section.rows.iter().map(|row| cells(row, w, idle)).collect();
-    let mut text = format!("\n{}: {}\n", w.name, w.summary);
-    text.push_str(&format!(
-        "{} connections, {} bytes, depth {}; closed loop; {} of {rounds} rounds of {:.1} s; \
-         median [range]; ranked by {}\n",
-        w.connections,
-        w.size,
-        w.depth,
-        section.rounds,
-        w.duration.as_secs_f64(),
-        section.ranked_by,
-    ));
-    if section.rows.iter().any(|row| row.flood_control == Some(false)) {
-        text.push_str(
-            "flood control off; a message is one delivery; p50, p99: the last member's\n",
-        );
-    }
-    if let Some(disturbance) = w.disturbance {
-        text.push_str(&format!(
-            "{} x {disturbance:?}; all numbers are the bystanders' meanwhile; CPU is the server's \
-             for all, divided by the bystanders' messages\n",
-            w.disturbers
-        ));
-    }
-    text.push_str(&draw(&header, &rows, 2));
-    notes(section, &mut text);
-    text
-}
-
-fn cells(row: &Row, workload: &Workload, idle: bool) -> Vec<String> {
-    let mut cells = vec![
-        match row.rank {
-            Some(rank) if row.shared => format!("{rank}="),
-            Some(rank) => rank.to_string(),
-            None => "-".into(),
-        },
-        row.server.clone(),
-        spread(row.rate, number),
-        middle(row.p50_ns, time),
-        middle(row.p99_ns, time),
-        spread(row.cpu_ns, number),
-        row.to_null.map_or("-".into(), |ratio| format!("{ratio:.2}")),
-        middle(row.switches, number),
-        middle(row.peak_rss, bytes),
-    ];
-    if workload.disturbance.is_some() {
-        cells.insert(5, middle(row.to_calm, number));
-    }
-    if workload.size >= LARGE {
-        let each = f64::from(workload.size);
-        cells.insert(3, row.rate.map_or("-".into(), |rate| mebibytes(rate.median * each)));
-    }
-    if idle {
-        cells.push(middle(row.idle_bytes, bytes));
-    }
-    cells.push(status(row.status).to_owned());
-    cells
-}
-
-/// What the table alone would not say.
-fn notes(section: &Section, text: &mut String) {
-    for row in &section.rows {
-        for reason in &row.reasons {
-            text.push_str(&format!("  {}: {reason}\n", row.server));
-        }
-    }
-    let equal: Vec<_> = section
-        .pairs
-        .iter()
-        .filter(|pair| !pair.apart)
-        .map(|pair| format!("{} ~ {}", pair.a, pair.b))
-        .collect();
-    if !equal.is_empty() {
-        text.push_str(&format!("  no difference shown (ranges overlap): {}\n", equal.join(", ")));
-    }
-    // The pairs of the first row: how much more than the best each of the others takes.
-    let first = section.rows.first().map(|row| row.server.as_str());
-    for pair in section.pairs.iter().filter(|pair| pair.apart && Some(pair.a.as_str()) == first) {
-        if let Some(r) = pair.ratio {
-            let (times, low, high) = (1.0 / r.ratio, 1.0 / r.high, 1.0 / r.low);
-            text.push_str(&format!(
-                "  {} takes {times:.2} [{low:.2} .. {high:.2}] times {}'s {}\n",
-                pair.b, pair.a, section.ranked_by
-            ));
-        }
-    }
-    if section.rounds > 1 && section.pairs.iter().any(|pair| pair.apart) {
-        text.push_str(&format!(
-            "  two equal servers would be ranked apart with a chance of {:.1} % ({} rounds)\n",
-            100.0 * false_difference(section.rounds as usize),
-            section.rounds
-        ));
-    }
-    if section.rounds == 1 {
-        text.push_str("  one round shows no ranges: nothing is ranked\n");
-    }
-}
-
 /// The word for a status.
 pub fn status(status: Status) -> &'static str {
     match status {
@@ -255,7 +103,7 @@ pub fn report(report: &Report) -> String {
         let checked = format!("{} in {:.2} s", thousands(m.messages), m.window_seconds);
         row("messages checked", checked);
         row("messages/s", number(m.messages_per_second));
-        row("MiB/s", mebibytes(m.bytes_per_second));
+        row("MiB/s", number(m.bytes_per_second / 1_048_576.0));
         if let Some(visits) = m.visits_per_second {
             row("visits/s", format!("{}: connect, ask, close", number(visits)));
         }

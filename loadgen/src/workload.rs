@@ -272,9 +272,14 @@ impl Workload {
         sheet(name)?.settle(name, changes, duration, warmup)
     }
 
-    /// Whether there are connections that never talk.
-    pub fn has_idle(&self) -> bool {
-        self.active < self.connections
+    /// What is asked, in a few words: the name and the numbers that a grid changes.
+    pub fn point(&self) -> String {
+        let active = match self.mode == Mode::Echo && self.active < self.connections {
+            true => format!(" ({} active)", self.active),
+            false => String::new(),
+        };
+        let Self { name, connections, size, depth, .. } = self;
+        format!("{name}, {connections} connections{active}, {size} B, depth {depth}")
     }
 
     /// Whether the server is asked to wait or to work for each line.

@@ -81,6 +81,10 @@ fn wrong_use_is_refused_with_what_to_do() {
     refused(&["compare", "--models", "epoll-level,nginx"], 2, &["nginx"]);
     refused(&["compare", "--workloads", "ping"], 2, &["ping-pong", "fan-out"]);
     refused(&["compare", "--rounds", "0"], 2, &["--rounds"]);
+    refused(&["compare", "--connections", "16,many"], 2, &["many", "--connections"]);
+    refused(&["compare", "--size", "64,4", "--depth", "1,2"], 2, &["16 to 65536 bytes"]);
+    refused(&["calibrate", "--handicap", "10"], 2, &["10%"]);
+    refused(&["calibrate", "--rounds", "5"], 2, &["6 is the fewest"]);
     refused(&["list", "--models-file", "/nowhere.toml"], 2, &["/nowhere.toml"]);
 }
 
@@ -173,9 +177,10 @@ fn compare_goes_on_without_those_that_fail() {
     }
     let runs = std::fs::read_to_string(dir.join("record/runs.jsonl")).unwrap();
     let runs: Vec<Value> = runs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(runs.len(), 2 * 2 * 3);
+    assert_eq!(runs.len(), 2 * 2 * 4, "two servers and the reference twice");
     let order = |n: usize| runs[n]["server"].as_str().unwrap();
-    assert_eq!([order(0), order(1), order(2)], [order(8), order(7), order(6)], "mirrored rounds");
+    let (first, mirrored) = ([0, 1, 2, 3].map(order), [11, 10, 9, 8].map(order));
+    assert_eq!(first, mirrored, "mirrored rounds");
     let recorded = |holder: &Value| -> u64 {
         let counts = holder["histograms"]["latency"].as_array().unwrap();
         counts.iter().map(|pair| pair[1].as_u64().unwrap()).sum()
@@ -233,6 +238,38 @@ fn a_full_standard_output_is_an_error() {
 }
 
 #[test]
+fn a_control_enters_each_server_twice_at_each_point_of_the_grid() {
+    let file = models(&folder("control"));
+    let args = ["compare", "--models-file", &file, "--models", "one", "--control", "--json"];
+    let grid = ["--connections", "2,4", "--depth", "3", "--rounds", "6", "--reference=false"];
+    let output = loadgen(&[&args[..], &grid, &SHORT].concat());
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let comparison = &value["comparison"];
+    let point = |n: usize| {
+        let workload = &comparison["sections"][n]["workload"];
+        [&workload["connections"], &workload["depth"]].map(|value| value.as_u64().unwrap())
+    };
+    assert_eq!([0, 1].map(point), [[2, 3], [4, 3]]);
+    assert_eq!(comparison["control"]["pairs"], 2);
+    // Chance may find a difference; then it must be said, and fail.
+    let found = comparison["control"]["found"].as_array().unwrap();
+    let (code, says) = if found.is_empty() { (0, "holds") } else { (1, "is broken") };
+    assert_eq!(output.status.code(), Some(code));
+    assert!(comparison["answer"][0].as_str().unwrap().contains(says), "{comparison:#}");
+}
+
+#[test]
+fn a_large_handicap_is_found() {
+    let args = ["calibrate", "--pairs", "1", "--rounds", "6", "--handicap", "300%", "--json"];
+    let output = loadgen(&[&args[..], &["--connections", "4"], &SHORT].concat());
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let calibration = &value["calibration"];
+    assert_eq!((&calibration["slower"], &calibration["faster"]), (&1.into(), &0.into()));
+    assert!(calibration["pairs"][0]["ratio"].as_f64().unwrap() > 2.0, "{calibration:#}");
+    assert!(calibration["rate"]["median"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
 fn a_full_disk_costs_the_record_and_not_the_result() {
     let dir = folder("full");
     let file = models(&dir);
@@ -261,7 +298,10 @@ fn compare_prints_a_table_that_a_pipe_can_take() {
     assert!(text.contains("ranked by CPU per message"), "{text}");
     assert!(!text.contains('\u{1b}'), "no escapes into a pipe");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("round 1 of 2: ping-pong one"), "{stderr}");
+    assert!(
+        stderr.contains("round 1 of 2: ping-pong, 64 connections, 64 B, depth 1 one"),
+        "{stderr}"
+    );
     let again = loadgen(&["report", &out]);
     assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stderr));
     assert_eq!(String::from_utf8_lossy(&again.stdout), text, "the record holds all of it");

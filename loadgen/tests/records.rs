@@ -115,7 +115,7 @@ fn csv_has_every_run() {
     let header: Vec<_> = lines.next().unwrap().split(',').collect();
     let at = |name: &str| header.iter().position(|column| *column == name).unwrap();
     let rows: Vec<Vec<_>> = lines.map(|line| line.split(',').collect()).collect();
-    assert_eq!(rows.len(), 2 * 2 * 3);
+    assert_eq!(rows.len(), 2 * 2 * 4);
     assert_eq!(rows[0][at("workload")], "ping-pong");
     assert!(rows[0][at("cpu_ns_per_message")].parse::<f64>().unwrap() > 0.0);
     assert!(rows[0][at("p99_ns")].parse::<u64>().unwrap() > 0);

@@ -1,0 +1,277 @@
+//! A comparison for people: the answer, the map of where the ranking flips, a table for each point.
+
+use super::{bytes, draw, number, status, time};
+use crate::compare::{Comparison, Flip, Row, Section, text};
+use crate::run::Status;
+use crate::stats::{FEWEST_ROUNDS, Ratio, Spread};
+use crate::workload::Workload;
+
+/// Connections from which on memory per idle connection is more than a matter of page sizes.
+const ENOUGH_CONNECTIONS: u32 = 500;
+/// Bytes of a line from which on bytes for each second say more than lines for each second.
+const LARGE: u32 = 4096;
+/// Flips told in words; the JSON has them all.
+const TOLD: usize = 8;
+/// Columns that text is wrapped at.
+const WIDTH: usize = 100;
+
+/// The whole of a comparison.
+pub fn comparison(comparison: &Comparison) -> String {
+    let mut text = String::new();
+    for sentence in &comparison.answer {
+        text.push_str(&wrap(sentence, ""));
+    }
+    if comparison.sections.len() > 1 && comparison.control.is_none() {
+        map(comparison, &mut text);
+    }
+    for (n, section) in comparison.sections.iter().enumerate() {
+        text.push_str(&self::section(section, letter(n), comparison.rounds));
+    }
+    if !comparison.left_out.is_empty() {
+        text.push_str("\nNot ranked:\n");
+        for (name, why) in &comparison.left_out {
+            text.push_str(&wrap(&format!("{name}: {why}"), "  "));
+        }
+    }
+    text
+}
+
+/// A paragraph in lines of at most [`WIDTH`] columns.
+fn wrap(paragraph: &str, indent: &str) -> String {
+    let mut text = String::new();
+    let mut line = indent.to_owned();
+    for word in paragraph.split(' ') {
+        if line.chars().count() + 1 + word.chars().count() > WIDTH && line.len() > indent.len() {
+            text.push_str(&format!("{line}\n"));
+            line = format!("{indent}  ");
+        } else if line.len() > indent.len() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    text + &line + "\n"
+}
+
+/// A, B, ... Z, then numbers.
+fn letter(n: usize) -> String {
+    match u8::try_from(n) {
+        Ok(n) if n < 26 => char::from(b'A' + n).to_string(),
+        _ => (n + 1).to_string(),
+    }
+}
+
+/// Servers against points: what each costs beside the best of the point, and where the order of
+/// two is reversed.
+fn map(comparison: &Comparison, text: &mut String) {
+    let sections = &comparison.sections;
+    text.push_str("\nWhere the ranking flips: CPU per message as a multiple of the best one's\n");
+    let letters: Vec<String> = (0..sections.len()).map(letter).collect();
+    let mut header = vec!["server"];
+    header.extend(letters.iter().map(String::as_str));
+    let mut names: Vec<&str> = Vec::new();
+    for row in sections.iter().flat_map(|section| &section.rows).filter(|r| r.rank.is_some()) {
+        if !names.contains(&row.server.as_str()) {
+            names.push(&row.server);
+        }
+    }
+    let rows: Vec<Vec<String>> = names
+        .iter()
+        .map(|name| {
+            let cells = sections.iter().map(|section| beside_best(section, name));
+            std::iter::once((*name).to_owned()).chain(cells).collect()
+        })
+        .collect();
+    text.push_str(&draw(&header, &rows, 1));
+    text.push_str("  = not shown to differ from the best of that point\n");
+    for (letter, section) in letters.iter().zip(sections) {
+        text.push_str(&format!("  {letter}: {}\n", section.workload.point()));
+    }
+    for flip in comparison.flips.iter().take(TOLD) {
+        text.push_str(&wrap(&told(flip), "  "));
+    }
+    match comparison.flips.len().saturating_sub(TOLD) {
+        0 => {}
+        more => text.push_str(&format!("  and {more} more pairs change places (see --json)\n")),
+    }
+}
+
+fn beside_best(section: &Section, name: &str) -> String {
+    let Some(row) = section.rows.iter().find(|row| row.server == name) else { return "-".into() };
+    let best = section.rows.iter().find(|row| row.rank.is_some());
+    let Some(best) = best.filter(|_| row.rank.is_some()) else { return "-".into() };
+    if best.server == row.server {
+        return "1.00=".into();
+    }
+    let pair = section.pairs.iter().find_map(|pair| {
+        let (other, ratio) = pair.seen_from(name)?;
+        (other == best.server).then_some((pair.apart, ratio))
+    });
+    match pair {
+        Some((apart, ratio)) => format!("{:.2}{}", ratio.ratio, if apart { "" } else { "=" }),
+        None => "-".into(),
+    }
+}
+
+fn told(flip: &Flip) -> String {
+    let (less, more) = (&flip.less[0], &flip.more[0]);
+    format!(
+        "{} takes {} times the CPU of {} in {}, and {} times in {}",
+        flip.a,
+        text(&less.ratio),
+        flip.b,
+        letter(less.section),
+        text(&more.ratio),
+        letter(more.section)
+    )
+}
+
+fn section(section: &Section, letter: String, rounds: u32) -> String {
+    let w = &section.workload;
+    let idle = w.connections >= ENOUGH_CONNECTIONS;
+    let memory = if idle { "RSS/conn" } else { "peak RSS" };
+    let rate = if w.size >= LARGE { "MiB/s" } else { "msgs/s" };
+    let beside = if w.disturbance.is_some() { "x calm" } else { "x null" };
+    let header = ["rank", "server", "CPU ns/msg", beside, rate, "p99", "sw/msg", memory, "verdict"];
+    let rows: Vec<_> = section.rows.iter().map(|row| cells(row, w, idle)).collect();
+    let mut text = format!("\n{letter}. {}: {}\n", w.name, w.summary);
+    text.push_str(&format!(
+        "{}\n{} of {rounds} rounds of {:.2} s; median [range]; ranked by {}\n",
+        w.point(),
+        section.rounds,
+        w.duration.as_secs_f64(),
+        section.ranked_by,
+    ));
+    if section.rows.iter().any(|row| row.flood_control == Some(false)) {
+        text.push_str("flood control off; a message is one delivery; p99: the last member's\n");
+    }
+    if let Some(disturbance) = w.disturbance {
+        text.push_str(&wrap(
+            &format!(
+                "{} x {disturbance:?}; all numbers are the bystanders' meanwhile, x calm is their \
+                 p99 beside that of the calm before; CPU is the server's for all, divided by the \
+                 bystanders' messages",
+                w.disturbers
+            ),
+            "",
+        ));
+    }
+    text.push_str(&draw(&header, &rows, 2));
+    notes(section, &mut text);
+    text
+}
+
+fn cells(row: &Row, workload: &Workload, idle: bool) -> Vec<String> {
+    let middle = |spread: Option<Spread>, format: fn(f64) -> String| {
+        spread.map_or("-".into(), |s| format(s.median))
+    };
+    let range = |spread: Option<Spread>, format: fn(f64) -> String| match spread {
+        Some(s) if s.low < s.high => {
+            format!("{} [{} .. {}]", format(s.median), format(s.low), format(s.high))
+        }
+        other => middle(other, format),
+    };
+    let limited = if row.at_ceiling { "*" } else { "" };
+    let size = f64::from(workload.size);
+    let unit = if workload.size >= LARGE { size / 1_048_576.0 } else { 1.0 };
+    let rate = row.rate.map_or("-".into(), |s| number(s.median * unit));
+    let bystanders = workload.disturbance.is_some();
+    let to_null = row.to_null.map_or("-".into(), |ratio| format!("{ratio:.2}"));
+    vec![
+        match row.rank {
+            Some(rank) if row.shared => format!("{rank}="),
+            Some(rank) => rank.to_string(),
+            None => "-".into(),
+        },
+        row.server.clone(),
+        // The measure of the ranks has its range.
+        if bystanders { middle(row.cpu_ns, number) } else { range(row.cpu_ns, number) },
+        if bystanders { middle(row.to_calm, number) } else { to_null },
+        format!("{rate}{limited}"),
+        if bystanders { range(row.p99_ns, time) } else { middle(row.p99_ns, time) },
+        middle(row.switches, number),
+        middle(if idle { row.idle_bytes } else { row.peak_rss }, bytes),
+        status(row.status).to_owned(),
+    ]
+}
+
+/// What the table alone would not say.
+fn notes(section: &Section, text: &mut String) {
+    let mut note = |note: String| text.push_str(&wrap(&note, "  "));
+    if section.rows.iter().any(|row| row.at_ceiling) {
+        note(
+            "* limited by the generator: not shown to be slower than the null reference, so that \
+             these rates rank nobody"
+                .into(),
+        );
+    }
+    if let (Some(cpu), Some(rate)) = (&section.noise, &section.rate_noise) {
+        let percent = |ratio: &Ratio| 100.0 * ((ratio.high / ratio.low).sqrt() - 1.0);
+        note(format!(
+            "noise floor (the null reference, entered twice): ± {:.1} % of CPU per message, ± {:.1} \
+             % of messages/s",
+            percent(cpu),
+            percent(rate)
+        ));
+    }
+    doubts(section, &mut note);
+    if (section.rounds as usize) < FEWEST_ROUNDS {
+        let rounds = section.rounds;
+        note(format!("{rounds} rounds can show no difference; {FEWEST_ROUNDS} are the fewest"));
+        return;
+    }
+    let Some(first) = section.rows.first().filter(|row| row.rank.is_some()) else { return };
+    // The pairs of the first row: how much more than the best each of the others takes.
+    let mut equal = Vec::new();
+    for row in &section.rows[1..] {
+        let pair = section.pairs.iter().find_map(|pair| {
+            let (other, ratio) = pair.seen_from(&row.server)?;
+            (other == first.server).then_some((pair.apart, ratio))
+        });
+        match pair {
+            Some((true, r)) => {
+                note(format!("{}: {} times {}", row.server, self::text(&r), first.server))
+            }
+            Some((false, r)) => equal.push(format!("{} {}", row.server, self::text(&r))),
+            None => {}
+        }
+    }
+    if !equal.is_empty() {
+        note(format!("no difference shown from {}: {}", first.server, equal.join(", ")));
+    }
+}
+
+/// Why rows are not VALID: each reason once, with the servers it concerns.
+fn doubts(section: &Section, note: &mut dyn FnMut(String)) {
+    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    for row in section.rows.iter().filter(|row| row.status != Status::Valid) {
+        for reason in &row.reasons {
+            let (why, rounds) = reason.rsplit_once(" (in ").unwrap_or((reason, ""));
+            let rounds = rounds.split(" rounds").next().unwrap_or_default();
+            let server = format!("{} ({rounds})", row.server);
+            match reasons.iter_mut().find(|(known, _)| *known == why) {
+                Some((_, servers)) => servers.push(server),
+                None => reasons.push((why, vec![server])),
+            }
+        }
+    }
+    for (why, servers) in reasons {
+        note(format!("{why}, in so many rounds: {}", servers.join(", ")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_wrapped() {
+        let text = wrap(&"word ".repeat(50), "  ");
+        assert!(
+            text.lines().all(|line| line.len() <= WIDTH && line.starts_with("  word")
+                || line.starts_with("    word")),
+            "{text}"
+        );
+        assert_eq!(text.split_whitespace().count(), 50);
+        assert_eq!([letter(0), letter(25), letter(26)], ["A", "Z", "27"]);
+    }
+}
