@@ -216,9 +216,11 @@ fn await_end(ended: &mpsc::Receiver<Result<(), String>>, watch: &Watch) -> Resul
 
 fn report(reason: &str, place: &str, watch: &Watch, seed: u64) -> String {
     let mut text = format!("{reason}\n  at: {place}\n  last awaited: {}", lock(&watch.awaiting));
-    for server in lock(&watch.servers).iter() {
-        text.push_str(&format!("\n  server {} said last:", server.pid));
-        for line in server.tail(8) {
+    // A case that starts many has little to say of each.
+    let said = lock(&watch.servers).iter().map(|s| (s.pid, s.tail(8))).collect::<Vec<_>>();
+    for (pid, lines) in said.iter().filter(|(_, lines)| !lines.is_empty()) {
+        text.push_str(&format!("\n  server {pid} said last:"));
+        for line in lines {
             text.push_str(&format!("\n    {line}"));
         }
     }

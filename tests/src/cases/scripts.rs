@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::cases::{Case, cases};
-use crate::client::{Client, End, difference, excerpt, pump, pump_for};
+use crate::client::{Client, End, difference, excerpt, pump_for};
 use crate::member::{Member, Message};
 use crate::oracle::{self, Chat, END, USER, agrees, plain};
 use crate::server::Server;
@@ -26,6 +26,8 @@ pub(super) const CHAT: &[Case] = cases![Chat:
 const PEOPLE: usize = 5;
 /// What one script is made of.
 const STEPS: usize = 80;
+/// In echo, the longest line.
+const MAX_LINE: usize = 64;
 /// How long a shorter script is looked for.
 const SHRINKING: Duration = Duration::from_secs(15);
 
@@ -65,13 +67,18 @@ fn shrink(
     fails: impl Fn(&[Step]) -> Option<String>,
 ) -> (Vec<Step>, String) {
     let started = Instant::now();
-    let mut at = script.len();
-    while at > 0 && started.elapsed() < SHRINKING {
-        at -= 1;
-        let step = script.remove(at);
-        match fails(&script) {
-            Some(other) => reason = other,
-            None => script.insert(at, step),
+    let mut before = usize::MAX;
+    while script.len() < before {
+        before = script.len();
+        for at in (0..before).rev() {
+            if started.elapsed() > SHRINKING {
+                return (script, reason);
+            }
+            let step = script.remove(at);
+            match fails(&script) {
+                Some(other) => reason = other,
+                None => script.insert(at, step),
+            }
         }
     }
     (script, reason)
@@ -360,61 +367,54 @@ impl Stage<'_> {
 }
 
 /// 52: In echo: pieces of lines from several clients by turns, some of them too long, some clients
-/// gone in the middle of one.
+/// gone in the middle of one. A witness's round trip lets the server read a piece alone.
 fn what_random_scripts_echo_is_what_the_oracle_says(ctx: &Ctx) {
-    const MAX_LINE: usize = 64;
     let mut rng = ctx.rng();
     for number in 1..=watchdog::scripts() {
         let server = ctx.echo(&["--max-line", &MAX_LINE.to_string()]);
-        let mut clients = server.clients(PEOPLE);
-        let (mut sent, mut steps) = (vec![Vec::new(); PEOPLE], Vec::new());
+        let (mut witness, mut clients) = (server.client(), server.clients(PEOPLE));
+        let (mut sent, mut steps) = (vec![Vec::new(); PEOPLE], String::new());
         for _ in 0..STEPS {
-            let (who, what) = (rng.usize(..PEOPLE), rng.u8(..20));
-            let piece = match what {
-                0 | 1 => b"\r\n".to_vec(),
-                2 => b"\n\n\n".to_vec(),
-                3 => vec![b'y'; rng.usize(MAX_LINE - 2..=MAX_LINE + 1)],
-                _ => (0..rng.usize(..100))
-                    .map(|_| rng.choice(*b"abc\n \0\xff").unwrap_or(0))
-                    .collect(),
-            };
-            steps.push(format!("\n    {who} sends \"{}\"", piece.escape_ascii()));
+            let who = rng.usize(..PEOPLE);
+            let piece = echo_piece(&mut rng, &sent[who]);
+            steps += &format!("\n    {who} sends \"{}\"", piece.escape_ascii());
             clients[who].send(&piece);
             sent[who].extend_from_slice(&piece);
-            if what > 16 {
-                steps.push(format!(
-                    "\n    {who} {}",
-                    if what > 17 { "half-closes" } else { "resets" }
-                ));
-                let client = std::mem::replace(&mut clients[who], server.client());
-                let all = std::mem::take(&mut sent[who]);
-                let outcome = leave(client, &all, MAX_LINE, what > 17);
-                outcome.unwrap_or_else(|w| panic!("script {number}: {w}, after{}", steps.concat()));
+            if rng.bool() {
+                witness.round_trip("read by now");
+            }
+            if rng.u8(..10) == 0 {
+                steps += &format!("\n    {who} resets");
+                std::mem::replace(&mut clients[who], server.client()).reset();
+                sent[who].clear();
             }
         }
-        for (client, sent) in clients.into_iter().zip(sent) {
-            let outcome = leave(client, &sent, MAX_LINE, true);
-            outcome.unwrap_or_else(|w| panic!("script {number}: {w}, after{}", steps.concat()));
+        for (who, (client, sent)) in clients.into_iter().zip(sent).enumerate() {
+            if let Err(what) = leave(client, &sent) {
+                panic!("script {number}: client {who}: {what}, after{steps}");
+            }
         }
     }
 }
 
-/// Ends a client's sending side and compares all that it has received; or just goes.
-fn leave(mut client: Client, sent: &[u8], max_line: usize, politely: bool) -> Result<(), String> {
-    if !politely {
-        client.reset();
-        return Ok(());
+/// Something for a client to say that has sent this much: line ends, lines near the limit, others.
+fn echo_piece(rng: &mut Rng, sent: &[u8]) -> Vec<u8> {
+    let unfinished = sent.rsplit(|&byte| byte == b'\n').next().unwrap_or_default().len();
+    match rng.u8(..6) {
+        0 => pick(rng, &["\n", "\r\n", "\n\n\n"]).into(),
+        1 | 2 => vec![b'y'; (MAX_LINE - 2 + rng.usize(..3)).saturating_sub(unfinished)],
+        _ => (0..rng.usize(..50)).filter_map(|_| rng.choice(*b"abcde\n \0\xff")).collect(),
     }
-    // A line that is too long may be told as soon as that is known.
-    let mut expected = oracle::echo(sent, max_line);
-    let tail = sent.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
-    if tail.len() > max_line {
-        client.send("\n");
-        expected = oracle::echo(&[sent, b"\n"].concat(), max_line);
-    }
+}
+
+/// Ends a client's sending side, and compares all that it has received.
+fn leave(mut client: Client, sent: &[u8]) -> Result<(), String> {
+    // Whether a line that is too long is told before its end is left open, so it gets one.
+    let sent = [sent, b"\n"].concat();
+    let expected = oracle::echo(&sent, MAX_LINE);
+    client.send("\n");
     client.half_close();
-    pump("the end", std::slice::from_mut(&mut client), |clients| clients[0].end().is_some());
-    let got = client.incoming.to_vec();
+    let got = client.read_to_end();
     let Some(at) = difference(&expected, &got) else {
         let orderly = client.end() == Some(End::Closed);
         return if orderly { Ok(()) } else { Err("the stream ended with a reset".to_owned()) };
