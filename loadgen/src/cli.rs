@@ -150,8 +150,8 @@ pub struct Compare {
     /// One more server: a command that serves at {addr}; may be repeated
     #[arg(long, value_name = "COMMAND")]
     pub cmd: Vec<String>,
-    /// Workloads [default: those that `loadgen list` marks, ping-pong and pipelined with 16 and with
-    /// 1000 connections; ping-pong alone if --connections, --size or --depth is given]
+    /// Workloads [default: those that `loadgen list` marks, ping-pong and pipelined with 16 and
+    /// with 1000 connections; ping-pong alone if --connections, --size or --depth is given]
     #[arg(long, value_name = "X,Y", value_delimiter = ',')]
     pub workloads: Vec<String>,
     /// Rounds: in each, every server runs every workload once; fewer than 6 can show nothing
