@@ -27,7 +27,17 @@ pub struct Entry {
     pub package: Option<String>,
     /// Or a command, with `{addr}` and `{mode}` to be filled in.
     pub command: Option<String>,
-    /// Further flags of the package's program.
+    /// Or a peer: a program that understands the common flags and says where it listens. A path
+    /// from the workspace's root, or a name to be found on PATH.
+    pub program: Option<String>,
+    /// What the program runs, if it is an interpreter: a path from the workspace's root.
+    pub script: Option<String>,
+    /// The command that gets the program.
+    pub setup: Option<String>,
+    /// Programs that `setup` needs to be on PATH, each with the command that gets it.
+    #[serde(default)]
+    pub needs: BTreeMap<String, String>,
+    /// Further flags of the program.
     #[serde(default)]
     pub args: Vec<String>,
     /// The model in one sentence.
@@ -112,14 +122,16 @@ impl Models {
         let name = path.unwrap_or(&own).display().to_string();
         let file: File = toml::from_str(&text).map_err(|e| anyhow!("{name}: {e}"))?;
         for (model, entry) in &file.model {
-            if entry.package.is_some() == entry.command.is_some() {
-                bail!("{name}: model {model} needs either a package or a command");
+            let ways = [&entry.package, &entry.command, &entry.program];
+            if ways.iter().filter(|way| way.is_some()).count() != 1 {
+                bail!("{name}: model {model} needs either a package, a command or a program");
             }
             if entry.command.as_ref().is_some_and(|c| !c.contains("{addr}")) {
                 bail!("{name}: model {model}: its command must say {{addr}} where it is to listen");
             }
         }
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let workspace = own.parent().unwrap_or(own).to_owned();
         Ok(Self { entries: file.model, workspace })
     }
 
@@ -133,7 +145,10 @@ impl Models {
         let plain = name.strip_prefix("serve-").unwrap_or(name);
         let entry = self.entries.get_key_value(name).or_else(|| self.entries.get_key_value(plain));
         match entry {
-            Some((name, entry)) => Ok(self.target(name, entry)),
+            Some((name, entry)) => match self.missing(entry) {
+                Some(why) => bail!("{name} cannot run here: {why}"),
+                None => Ok(self.target(name, entry)),
+            },
             None => {
                 let names: Vec<_> = self.entries.keys().map(String::as_str).collect();
                 let near = nearest(plain, &names);
@@ -144,9 +159,15 @@ impl Models {
     }
 
     fn target(&self, name: &str, entry: &Entry) -> Target {
-        let how = match (&entry.package, &entry.command) {
+        let how = match (&entry.package, &entry.program) {
             (Some(package), _) => How::Package(package.clone(), entry.args.clone()),
-            (None, command) => How::Command(command.clone().unwrap_or_default()),
+            (None, Some(program)) => {
+                let script = entry.script.iter().map(|path| self.workspace.join(path));
+                let args = script.map(|path| path.display().to_string());
+                let program = self.locate(program).unwrap_or_else(|| program.into());
+                How::Program(program, args.chain(entry.args.iter().cloned()).collect())
+            }
+            (None, None) => How::Command(entry.command.clone().unwrap_or_default()),
         };
         Target {
             name: name.to_owned(),
@@ -157,11 +178,34 @@ impl Models {
         }
     }
 
-    /// Why a model cannot run here, if that is known without building it.
+    /// Why a model cannot run here, if that is known without building it, and how to get it.
     pub fn missing(&self, entry: &Entry) -> Option<String> {
-        let package = entry.package.as_ref()?;
-        let manifest = self.workspace.join("crates").join(package).join("Cargo.toml");
-        (!manifest.exists()).then(|| format!("crates/{package} is not in this workspace"))
+        if let Some(package) = &entry.package {
+            let manifest = self.workspace.join("crates").join(package).join("Cargo.toml");
+            return (!manifest.exists())
+                .then(|| format!("crates/{package} is not in this workspace"));
+        }
+        let program = entry.program.as_ref()?;
+        if self.locate(program).is_some() {
+            return None;
+        }
+        let lacking = entry.needs.iter().filter(|(need, _)| self.locate(need).is_none());
+        let (mut names, mut commands): (Vec<_>, Vec<_>) = lacking.unzip();
+        names.extend(names.is_empty().then_some(program));
+        commands.extend(&entry.setup);
+        let names: Vec<_> = names.into_iter().map(String::as_str).collect();
+        let commands: Vec<_> = commands.into_iter().map(String::as_str).collect();
+        Some(format!("{} is missing; get it: {}", names.join(", "), commands.join(" && ")))
+    }
+
+    /// The file of a program: a path from the workspace's root, or a name on PATH.
+    fn locate(&self, program: &str) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = match program.contains('/') {
+            true => vec![self.workspace.clone()],
+            false => std::env::split_paths(&path).collect(),
+        };
+        folders.into_iter().map(|folder| folder.join(program)).find(|path| path.is_file())
     }
 
     /// Builds what a target needs, one package at a time, so that one crate's features do not
@@ -297,6 +341,20 @@ mod tests {
         let error = models.find("epol-level").unwrap_err().to_string();
         assert!(error.contains("did you mean epoll-level?"), "{error}");
         assert!(!models.find("zzzzzzzz").unwrap_err().to_string().contains("did you mean"));
+    }
+
+    #[test]
+    fn a_peer_is_there_or_its_setup_is_told() {
+        let models = Models::load(None).unwrap();
+        let peer = |program: &str, needs: &str| -> Entry {
+            let text = format!("program = {program:?}\nsetup = \"./get it\"\nmodes = [\"echo\"]\n");
+            toml::from_str(&format!("{text}needs = {{ {needs} }}")).unwrap()
+        };
+        assert_eq!(models.missing(&peer("sh", "")), None);
+        assert_eq!(models.missing(&peer("loadgen/Cargo.toml", "")), None);
+        let missing = |program, needs| models.missing(&peer(program, needs)).unwrap();
+        assert_eq!(missing("target/no", "sh = 'no'"), "target/no is missing; get it: ./get it");
+        assert_eq!(missing("/no", "no-x = 'get x'"), "no-x is missing; get it: get x && ./get it");
     }
 
     #[test]

@@ -89,6 +89,23 @@ fn wrong_use_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn a_peer_that_is_not_installed_is_said_with_how_to_get_it() {
+    let file = folder("peers").join("models.toml");
+    let text = "[model.absent]\nprogram = \"target/no-such-peer\"\nsetup = \"./get it\"\n\
+                needs = { no-such-tool = \"install it\" }\nmodes = [\"echo\"]\n";
+    std::fs::write(&file, text).unwrap();
+    let file = file.display().to_string();
+    let how = "no-such-tool is missing; get it: install it && ./get it";
+    let list = loadgen(&["list", "--models-file", &file, "--json"]);
+    let value: Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!(value["models"][0]["missing"], how);
+    refused(&["run", "--model", "absent", "--models-file", &file], 2, &["absent", how]);
+    refused(&["compare", "--models", "absent", "--models-file", &file], 2, &["absent", how]);
+    std::fs::write(&file, format!("{text}command = \"b {{addr}}\"\n")).unwrap();
+    refused(&["list", "--models-file", &file], 2, &["absent", "a command or a program"]);
+}
+
+#[test]
 fn numbers_that_do_not_fit_are_refused() {
     let run = |more: &[&str], says: &[&str]| {
         refused(&[&["run", "--addr", "127.0.0.1:1"], more].concat(), 2, says);

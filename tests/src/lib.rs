@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Trial};
 
-use crate::cases::Case;
+use crate::cases::{Case, Mode};
 use crate::models::Model;
 
 /// Runs every case against each model that `package` declares in `loadgen/models.toml`.
@@ -45,12 +45,24 @@ use crate::models::Model;
 /// `program` is the path of the server's binary: `env!("CARGO_BIN_EXE_serve-...")`. The arguments
 /// of the test harness (a filter, `--list`, `--test-threads`) are read from the command line.
 pub fn run(package: &str, program: &str) -> ExitCode {
+    let cases = cases::of(package);
+    judge(models::of_package(package, program, &cases), &cases)
+}
+
+/// Runs the echo cases against each peer that `loadgen/models.toml` names: a program in another
+/// language that takes the same flags. The cases of one that is not installed are ignored.
+pub fn run_peers() -> ExitCode {
+    let mut cases = cases::of("a peer");
+    cases.retain(|case| case.mode == Mode::Echo);
+    judge(models::peers(&cases), &cases)
+}
+
+fn judge(models: Result<Vec<Model>, String>, cases: &[Case]) -> ExitCode {
     if let Some(code) = surroundings::called() {
         return code;
     }
     let arguments = Arguments::from_args();
-    let cases = cases::of(package);
-    let models = match models::of_package(package, &cases) {
+    let models = match models {
         Ok(models) => models,
         Err(reason) => {
             eprintln!("conformance: {reason}");
@@ -65,7 +77,7 @@ pub fn run(package: &str, program: &str) -> ExitCode {
     let trials = models
         .into_iter()
         .map(Arc::new)
-        .flat_map(|model| cases.iter().map(move |case| trial(*case, &model, program, seed)))
+        .flat_map(|model| cases.iter().map(move |case| trial(*case, &model, seed)))
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -74,16 +86,22 @@ pub fn run(package: &str, program: &str) -> ExitCode {
 fn announce(models: &[Model], seed: u64) {
     eprintln!("conformance: seed {seed} (CONFORMANCE_SEED={seed} repeats the random cases)");
     for model in models {
+        if model.program.is_none() {
+            let list = "`cargo run -p loadgen -- list` says how to get it";
+            eprintln!("conformance: {} is not installed: {list}", model.name);
+            continue;
+        }
         for (case, reason) in &model.unsupported {
             eprintln!("conformance: unsupported: {}::{case}: {reason}", model.name);
         }
     }
 }
 
-fn trial(case: Case, model: &Arc<Model>, program: &str, seed: u64) -> Trial {
-    let unsupported = model.unsupported.contains_key(case.name);
+fn trial(case: Case, model: &Arc<Model>, seed: u64) -> Trial {
     let name = format!("{}::{}", model.name, case.name);
-    let (model, program) = (Arc::clone(model), program.to_owned());
+    let ignored = model.program.is_none() || model.unsupported.contains_key(case.name);
+    let model = Arc::clone(model);
+    let program = model.program.clone().unwrap_or_default();
     Trial::test(name, move || watchdog::run(case, &model, &program, seed))
-        .with_ignored_flag(unsupported)
+        .with_ignored_flag(ignored)
 }

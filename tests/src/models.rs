@@ -1,8 +1,8 @@
 //! What `loadgen/models.toml` says of a model: how to start it, and what it does not offer.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use serde::Deserialize;
 
@@ -13,6 +13,8 @@ use crate::cases::{Case, Mode};
 pub(crate) struct Model {
     /// The entry's name, the first half of every test's name.
     pub(crate) name: String,
+    /// The program's path; `None` for a peer that is not installed.
+    pub(crate) program: Option<String>,
     /// Arguments that come before the case's own.
     pub(crate) args: Vec<String>,
     /// Cases that this model cannot pass, and why.
@@ -30,6 +32,10 @@ struct Entry {
     #[serde(default)]
     package: Option<String>,
     #[serde(default)]
+    program: Option<String>,
+    #[serde(default)]
+    script: Option<String>,
+    #[serde(default)]
     args: Vec<String>,
     #[serde(default)]
     modes: Vec<Mode>,
@@ -37,21 +43,42 @@ struct Entry {
     unsupported: BTreeMap<String, String>,
 }
 
-/// The models that `package` provides; an error if there is none, or if one of them declares a
-/// case unsupported that the suite does not have.
-pub(crate) fn of_package(package: &str, cases: &[Case]) -> Result<Vec<Model>, String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../loadgen/models.toml");
-    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    parse(&text, package, cases).map_err(|reason| format!("loadgen/models.toml: {reason}"))
+/// The models that `package` provides with the binary `program`; an error if there is none, or if
+/// one of them declares a case unsupported that the suite does not have.
+pub(crate) fn of_package(
+    package: &str,
+    program: &str,
+    cases: &[Case],
+) -> Result<Vec<Model>, String> {
+    parse(&read()?, package, program, cases).map_err(in_the_file)
 }
 
-fn parse(text: &str, package: &str, cases: &[Case]) -> Result<Vec<Model>, String> {
+/// The models that a program of another language provides, installed or not.
+pub(crate) fn peers(cases: &[Case]) -> Result<Vec<Model>, String> {
+    parse_peers(&read()?, &root(), cases).map_err(in_the_file)
+}
+
+fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().expect("tests/ is in the workspace").to_owned()
+}
+
+fn read() -> Result<String, String> {
+    let path = root().join("loadgen/models.toml");
+    fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn in_the_file(reason: String) -> String {
+    format!("loadgen/models.toml: {reason}")
+}
+
+fn parse(text: &str, package: &str, program: &str, cases: &[Case]) -> Result<Vec<Model>, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
     let models = file
         .model
         .into_iter()
         .filter(|(_, entry)| entry.package.as_deref() == Some(package))
-        .map(|(name, entry)| model(name, entry, cases))
+        .map(|(name, entry)| model(name, Some(program.to_owned()), entry, cases))
         .collect::<Result<Vec<_>, _>>()?;
     if models.is_empty() {
         return Err(format!("no model has package = {package:?}: add an entry for it"));
@@ -59,7 +86,34 @@ fn parse(text: &str, package: &str, cases: &[Case]) -> Result<Vec<Model>, String
     Ok(models)
 }
 
-fn model(name: String, entry: Entry, cases: &[Case]) -> Result<Model, String> {
+fn parse_peers(text: &str, root: &Path, cases: &[Case]) -> Result<Vec<Model>, String> {
+    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    let peer = |(name, mut entry): (String, Entry)| {
+        let program = locate(root, &entry.program.take()?).map(|path| path.display().to_string());
+        let script = entry.script.take().map(|script| root.join(script).display().to_string());
+        entry.args.splice(0..0, script);
+        Some(model(name, program, entry, cases))
+    };
+    file.model.into_iter().filter_map(peer).collect()
+}
+
+/// A path from the workspace's root, or a name on PATH.
+fn locate(root: &Path, program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = if program.contains('/') {
+        vec![root.to_owned()]
+    } else {
+        env::split_paths(&path).collect()
+    };
+    folders.into_iter().map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+fn model(
+    name: String,
+    program: Option<String>,
+    entry: Entry,
+    cases: &[Case],
+) -> Result<Model, String> {
     let mut unsupported = entry.unsupported;
     if let Some(stray) = unsupported.keys().find(|name| !cases.iter().any(|c| c.name == **name)) {
         return Err(format!("{name} declares {stray:?} unsupported, but there is no such case"));
@@ -68,7 +122,7 @@ fn model(name: String, entry: Entry, cases: &[Case]) -> Result<Model, String> {
         let reason = format!("this model does not offer {:?} mode", case.mode);
         unsupported.entry(case.name.to_owned()).or_insert(reason);
     }
-    Ok(Model { name, args: entry.args, unsupported })
+    Ok(Model { name, program, args: entry.args, unsupported })
 }
 
 #[cfg(test)]
@@ -93,7 +147,7 @@ mod tests {
             package = "serve-b"
             modes = ["echo", "chat"]
         "#;
-        let models = parse(text, "serve-a", &cases()).unwrap();
+        let models = parse(text, "serve-a", "path", &cases()).unwrap();
         assert_eq!(models.len(), 1);
         assert_eq!(models[0].args, ["--flavor", "x"]);
         assert!(models[0].unsupported.is_empty());
@@ -102,7 +156,7 @@ mod tests {
     #[test]
     fn a_model_without_chat_has_its_chat_cases_unsupported() {
         let text = "[model.a]\npackage = \"serve-a\"\nmodes = [\"echo\"]";
-        let models = parse(text, "serve-a", &cases()).unwrap();
+        let models = parse(text, "serve-a", "path", &cases()).unwrap();
         assert_eq!(models[0].unsupported.keys().collect::<Vec<_>>(), ["chats"]);
     }
 
@@ -110,12 +164,24 @@ mod tests {
     fn a_declared_case_that_does_not_exist_is_an_error() {
         let text = "[model.a]\npackage = \"serve-a\"\nmodes = [\"echo\"]\n\
                     [model.a.unsupported]\nsings = \"no voice\"";
-        let error = parse(text, "serve-a", &cases()).unwrap_err();
+        let error = parse(text, "serve-a", "path", &cases()).unwrap_err();
         assert!(error.contains("sings"), "{error}");
     }
 
     #[test]
+    fn peers_are_found_or_said_to_be_missing() {
+        let text = "[model.a]\nprogram = \"sh\"\nscript = \"a.sh\"\nargs = [\"-x\"]\n\
+                    [model.b]\nprogram = \"target/none\"\n[model.c]\npackage = \"serve-c\"";
+        let peers = parse_peers(text, Path::new("/root"), &cases()).unwrap();
+        let names: Vec<_> = peers.iter().map(|peer| peer.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert!(peers[0].program.as_ref().is_some_and(|path| path.ends_with("/sh")));
+        assert_eq!(peers[0].args, ["/root/a.sh", "-x"]);
+        assert_eq!(peers[1].program, None);
+    }
+
+    #[test]
     fn a_package_without_a_model_is_an_error() {
-        assert!(parse("", "serve-a", &cases()).is_err());
+        assert!(parse("", "serve-a", "path", &cases()).is_err());
     }
 }

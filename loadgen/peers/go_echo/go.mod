@@ -1,0 +1,3 @@
+module iomodels/go_echo
+
+go 1.19
