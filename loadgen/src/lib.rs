@@ -5,6 +5,7 @@
 //! that does the work, and `check` for what it checks. It is a library so that its own tests can
 //! reach it; nothing else is meant to.
 
+pub mod bystanders;
 pub mod check;
 pub mod cli;
 pub mod command;

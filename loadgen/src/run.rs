@@ -10,9 +10,10 @@ use hdrhistogram::Histogram;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::bystanders::Disturbed;
 use crate::check::{Fault, FaultLog, FaultyOpening};
 use crate::cost::{Cost, Snapshot, resident};
-use crate::drive::{Disturbers, Fate, Phase, PhaseResult, Plan, Second, Team};
+use crate::drive::{Disturbers, Phase, PhaseResult, Plan, Second, Team};
 use crate::models::{How, Target};
 use crate::progress::Progress;
 use crate::server::{Server, Start};
@@ -128,20 +129,6 @@ pub struct Measured {
     pub seconds: Vec<Second>,
 }
 
-/// What the disturbers did to the bystanders, and what became of them. The run's rate, costs and
-/// latency `disturbed` are those of the bystanders meanwhile; the latency `calm` is from before.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Disturbed {
-    /// The bystanders' messages for each second before.
-    pub calm_messages_per_second: f64,
-    /// Their median latency while disturbed, divided by that before.
-    pub p50_ratio: f64,
-    /// The same for the 99th percentile.
-    pub p99_ratio: f64,
-    /// What became of the disturbers.
-    pub fate: Fate,
-}
-
 /// Everything about one run.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
@@ -240,8 +227,7 @@ fn check_descriptors(workload: &Workload) -> Result<()> {
 struct Outcome {
     phase: PhaseResult,
     began: SystemTime,
-    /// The rate of the calm before the phase, and what became of those who ended it.
-    disturbed: Option<(f64, Fate)>,
+    disturbed: Option<Disturbed>,
     cost: Option<Cost>,
     idle: Option<f64>,
     /// Part of all processors' time that other guests of the host took.
@@ -352,26 +338,9 @@ fn drive(
     let (after, ticks_after) = (pid.map(Snapshot::take), stolen_ticks());
     let cost = before.zip(after).map(|(before, after)| after.since(&before, phase.total));
     let stolen = (ticks_after.0 - ticks.0) as f64 / (ticks_after.1 - ticks.1).max(1) as f64;
-    let join = |(calm, disturbers)| join_calm(&mut phase, calm, disturbers);
+    let join = |(calm, disturbers)| Disturbed::join(&mut phase, calm, disturbers);
     let disturbed = disturbed.map(join).transpose()?;
     Ok(Outcome { phase, began, disturbed, cost, idle, stolen })
-}
-
-/// Adds the calm before to what the disturbed have felt, and what the disturbers have seen.
-/// Returns the rate of the calm and their fate.
-fn join_calm(
-    phase: &mut PhaseResult,
-    calm: PhaseResult,
-    disturbers: Disturbers,
-) -> Result<(f64, Fate)> {
-    let (fate, faults) = disturbers.stop()?;
-    phase.faults.merge(faults);
-    phase.faults.merge(calm.faults);
-    phase.histograms.iter_mut().for_each(|(name, _)| *name = "disturbed");
-    phase.histograms.extend(calm.histograms.into_iter().map(|(_, before)| ("calm", before)));
-    // The seconds are those of the window: the calm was before it.
-    phase.seconds.iter_mut().for_each(|second| second.counts.push(Vec::new()));
-    Ok((calm.in_window as f64 * 1e9 / calm.window_ns.max(1) as f64, fate))
 }
 
 /// The verdict, and the numbers if they are to be had.
@@ -422,21 +391,6 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
     let seconds = phase.window_ns as f64 / 1e9;
     let receivers = f64::from(workload.members.saturating_sub(1));
     let rate = phase.in_window as f64 / seconds;
-    let latency: BTreeMap<String, Latency> = phase
-        .histograms
-        .iter()
-        .map(|(name, histogram)| ((*name).to_owned(), Latency::of(histogram)))
-        .collect();
-    let disturbed = outcome.disturbed.as_ref().and_then(|(calm, fate)| {
-        let (before, after) = (latency.get("calm")?, latency.get("disturbed")?);
-        let ratio = |of: fn(&Latency) -> u64| of(after) as f64 / of(before).max(1) as f64;
-        Some(Disturbed {
-            calm_messages_per_second: *calm,
-            p50_ratio: ratio(|l| l.p50),
-            p99_ratio: ratio(|l| l.p99),
-            fate: fate.clone(),
-        })
-    });
     Measured {
         messages: phase.total,
         messages_per_second: rate,
@@ -445,8 +399,12 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
         deliveries_per_sent: if workload.mode == Mode::Chat { receivers } else { 1.0 },
         began: humantime::format_rfc3339_micros(outcome.began).to_string(),
         window_seconds: seconds,
-        latency,
-        disturbed,
+        latency: phase
+            .histograms
+            .iter()
+            .map(|(name, histogram)| ((*name).to_owned(), Latency::of(histogram)))
+            .collect(),
+        disturbed: outcome.disturbed.clone(),
         generator_cpu: phase.cpu_ns as f64 / phase.window_ns as f64,
         generator_cpu_ns_per_message: phase.cpu_ns as f64 / phase.in_window as f64,
         cost: outcome.cost.clone(),

@@ -9,7 +9,8 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::run::{Disturbed, Report, Status};
+use crate::bystanders::Disturbed;
+use crate::run::{Report, Status};
 
 pub use comparison::comparison;
 
