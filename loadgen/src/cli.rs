@@ -21,6 +21,8 @@ pub struct Cli {
 pub enum Command {
     /// Show the models and the workloads, and whether they can run here
     List(List),
+    /// Say whether this machine is fit to measure on, and what to do about it
+    Doctor(Doctor),
     /// Drive one server with one workload and say everything about it
     Run(Run),
     /// Drive many servers in interleaved rounds and rank them
@@ -51,6 +53,17 @@ pub enum Command {
 /// Flags of `list`.
 #[derive(Debug, Args)]
 pub struct List {
+    /// Read another models file
+    #[arg(long, value_name = "FILE")]
+    pub models_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
     /// Read another models file
     #[arg(long, value_name = "FILE")]
     pub models_file: Option<PathBuf>,

@@ -7,6 +7,7 @@
 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+use procfs::Current;
 use procfs::process::{Process, all_processes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,7 +48,7 @@ pub struct Cost {
 }
 
 /// The process and all its descendants.
-fn tree(root: i32) -> Vec<Process> {
+pub(crate) fn tree(root: i32) -> Vec<Process> {
     let mut all: Vec<(i32, Process)> = all_processes()
         .into_iter()
         .flatten()
@@ -123,6 +124,14 @@ pub fn resident(root: i32) -> Option<u64> {
     };
     let tree = tree(root);
     (!tree.is_empty()).then(|| tree.iter().filter_map(rss).sum())
+}
+
+/// Memory in bytes that the kernel of this machine holds for its own objects, for the stacks of
+/// threads and for page tables: what connections take of it beside the memory of processes. It is
+/// known for the machine only, so it covers both ends of a connection, and whatever else grows.
+pub fn kernel_memory() -> Option<u64> {
+    let info = procfs::Meminfo::current().ok()?;
+    Some(info.slab + info.kernel_stack? + info.page_tables?)
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use loadgen::cli::{Cli, Command};
-use loadgen::{command, null, report, run, schema, shell};
+use loadgen::{command, doctor, null, report, run, schema, shell};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::List(args) => command::list(&args),
+        Command::Doctor(args) => doctor::command(&args),
         Command::Run(args) => command::run(&args),
         Command::Compare(args) => command::compare(&args),
         Command::Calibrate(args) => command::calibrate(&args),

@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::bystanders::Disturbed;
 use crate::check::{Fault, FaultLog, FaultyOpening};
-use crate::cost::{Cost, Snapshot, resident};
+use crate::cost::{Cost, Snapshot, kernel_memory, resident};
 use crate::drive::{Disturbers, Phase, PhaseResult, Plan, Second, Team};
 use crate::models::{How, Target};
 use crate::progress::Progress;
 use crate::server::{Server, Start};
 use crate::stats::Latency;
+use crate::syscalls::Counting;
 use crate::verify;
 use crate::workload::{Mode, Workload};
 
@@ -121,6 +122,16 @@ pub struct Measured {
     pub cost: Option<Cost>,
     /// Resident memory that each idle connection added, in bytes.
     pub idle_bytes_per_connection: Option<f64>,
+    /// Kernel memory that each idle connection added, in bytes: sockets of both ends, stacks of
+    /// threads, page tables; of the whole machine, so whatever else happens there is in it.
+    #[serde(default)]
+    pub kernel_bytes_per_connection: Option<f64>,
+    /// System calls of the server for each message, counted while warming up.
+    #[serde(default)]
+    pub system_calls_per_message: Option<f64>,
+    /// Why they are not known.
+    #[serde(default)]
+    pub system_calls_unknown: Option<String>,
     /// The latencies in full (ns), by name; a record keeps them beside the rest.
     #[serde(skip)]
     pub histograms: Vec<(String, Histogram<u64>)>,
@@ -230,6 +241,10 @@ struct Outcome {
     disturbed: Option<Disturbed>,
     cost: Option<Cost>,
     idle: Option<f64>,
+    /// Kernel memory that each connection added, on both of its ends.
+    kernel: Option<f64>,
+    /// System calls of the server for each message, or why they are not known.
+    calls: std::result::Result<f64, String>,
     /// Part of all processors' time that other guests of the host took.
     stolen: f64,
 }
@@ -257,8 +272,16 @@ impl Outcome {
             seconds: Vec::new(),
             faults,
         };
-        let began = SystemTime::UNIX_EPOCH;
-        Self { phase, began, disturbed: None, cost: None, idle: None, stolen: 0.0 }
+        Self {
+            phase,
+            began: SystemTime::UNIX_EPOCH,
+            disturbed: None,
+            cost: None,
+            idle: None,
+            kernel: None,
+            calls: Err("nothing was counted".into()),
+            stolen: 0.0,
+        }
     }
 }
 
@@ -312,7 +335,7 @@ fn drive(
     // The first connection may cost the server what later ones do not: buffers, lazy tables.
     verify::first_contact(addr, workload.mode, settings.stall)
         .with_context(|| format!("no sensible answer from {addr}"))?;
-    let empty = pid.and_then(resident);
+    let empty = (pid.and_then(resident), kernel_memory());
     let Settings { threads, seed, stall, ref interrupted, .. } = *settings;
     let mut team = Team::start(&Plan { addr, workload, threads, seed, stall })?;
     let mut watch = Watch { server, interrupted, progress, began: Instant::now() };
@@ -322,11 +345,20 @@ fn drive(
         Err(Ok(FaultyOpening(faults))) => return Ok(Outcome::faulty(faults)),
         Err(Err(e)) => return Err(e),
     }
-    let full = pid.and_then(resident);
-    let each = |grown: u64| grown as f64 / f64::from(workload.connections);
-    let lasting = full.zip(empty).filter(|_| workload.churn.is_none());
-    let idle = lasting.map(|(full, empty)| each(full.saturating_sub(empty)));
+    let full = (pid.and_then(resident), kernel_memory());
+    let each = |(full, empty): (u64, u64)| {
+        full.saturating_sub(empty) as f64 / f64::from(workload.connections)
+    };
+    let lasting = workload.churn.is_none();
+    let idle = full.0.zip(empty.0).filter(|_| lasting).map(each);
+    let kernel = full.1.zip(empty.1).filter(|_| lasting).map(each);
+    let counting = pid.context("its process is not known (give --pid)").and_then(Counting::start);
     let warm = watch.load(&mut team, workload.warmup, false)?;
+    let calls = counting.and_then(Counting::finish).map_err(|e| format!("{e:#}"));
+    let calls = match warm.total {
+        0 => Err("nothing was asked while warming up, when calls are counted".into()),
+        messages => calls.map(|calls| calls as f64 / messages as f64),
+    };
     if !warm.faults.is_empty() {
         return Ok(Outcome::faulty(warm.faults));
     }
@@ -340,7 +372,7 @@ fn drive(
     let stolen = (ticks_after.0 - ticks.0) as f64 / (ticks_after.1 - ticks.1).max(1) as f64;
     let join = |(calm, disturbers)| Disturbed::join(&mut phase, calm, disturbers);
     let disturbed = disturbed.map(join).transpose()?;
-    Ok(Outcome { phase, began, disturbed, cost, idle, stolen })
+    Ok(Outcome { phase, began, disturbed, cost, idle, kernel, calls, stolen })
 }
 
 /// The verdict, and the numbers if they are to be had.
@@ -409,6 +441,9 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
         generator_cpu_ns_per_message: phase.cpu_ns as f64 / phase.in_window as f64,
         cost: outcome.cost.clone(),
         idle_bytes_per_connection: outcome.idle,
+        kernel_bytes_per_connection: outcome.kernel,
+        system_calls_per_message: outcome.calls.as_ref().ok().copied(),
+        system_calls_unknown: outcome.calls.as_ref().err().cloned(),
         histograms: phase
             .histograms
             .iter()

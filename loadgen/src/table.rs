@@ -127,6 +127,16 @@ pub fn report(report: &Report) -> String {
         if let Some(idle) = m.idle_bytes_per_connection {
             row("resident per connection", format!("{}, opened and idle", bytes(idle)));
         }
+        if let Some(kernel) = m.kernel_bytes_per_connection {
+            row("kernel memory per connection", format!("{}, both ends", bytes(kernel)));
+        }
+        row(
+            "system calls/message",
+            match (m.system_calls_per_message, &m.system_calls_unknown) {
+                (Some(calls), _) => number(calls),
+                (None, why) => format!("not known: {}", why.as_deref().unwrap_or("not counted")),
+            },
+        );
     }
     for example in &report.examples {
         row("fault", example.clone());

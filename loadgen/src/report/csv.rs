@@ -8,7 +8,7 @@ use crate::stats::Latency;
 use crate::table;
 
 /// The columns. What a run does not have is left empty.
-const HEADER: [&str; 32] = [
+const HEADER: [&str; 34] = [
     "record",
     "time",
     "round",
@@ -41,6 +41,8 @@ const HEADER: [&str; 32] = [
     "involuntary_switches_per_message",
     "peak_rss_bytes",
     "idle_bytes_per_connection",
+    "kernel_bytes_per_connection",
+    "system_calls_per_message",
 ];
 
 /// All runs of all records.
@@ -103,5 +105,7 @@ fn line(
     cells.push(text(cost.map(|c| c.involuntary_switches_per_message)));
     cells.push(text(cost.map(|c| c.peak_rss_bytes as f64)));
     cells.push(text(m.and_then(|m| m.idle_bytes_per_connection)));
+    cells.push(text(m.and_then(|m| m.kernel_bytes_per_connection)));
+    cells.push(text(m.and_then(|m| m.system_calls_per_message)));
     cells
 }

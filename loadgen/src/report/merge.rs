@@ -141,6 +141,10 @@ fn sum(all: &[&Measured]) -> Result<Measured> {
     merged.cost = cost(all, merged.messages);
     // What one generator saw grow may have been for the connections of another.
     merged.idle_bytes_per_connection = None;
+    merged.kernel_bytes_per_connection = None;
+    // Each generator has counted the calls that all of them caused, over its own messages.
+    merged.system_calls_per_message = None;
+    merged.system_calls_unknown = Some("counted by several generators at once".into());
     Ok(merged)
 }
 
