@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use protocol::{Due, SENDQ_EXCEEDED};
 use serde_json::{Value, json};
 
 /// A number that only grows. Reading it from another thread tells a recent value.
@@ -37,9 +38,9 @@ pub struct Counters {
     pub wakeups: Counter,
     /// Reads and writes that would have blocked.
     pub would_blocks: Counter,
-    /// Members cut because their queue was over its hard limit.
+    /// Members cut because they read too slowly: over the hard limit, or too long over the soft.
     pub slow_cut: Counter,
-    /// Connections closed by a deadline; the grace time of a queue over its soft limit is one.
+    /// Connections closed by any other deadline.
     pub timed_out: Counter,
     /// Errors on accept, shortages not included.
     pub accept_errors: Counter,
@@ -51,6 +52,18 @@ pub struct Counters {
     pub read_errors: Counter,
     /// Connections that failed on writing.
     pub write_errors: Counter,
+}
+
+impl Counters {
+    /// Counts what a deadline ends, if it does, and hands it on.
+    pub fn expired(&self, due: Due) -> Due {
+        match due {
+            Due::Cut(SENDQ_EXCEEDED) => self.slow_cut.add(1),
+            Due::Cut(_) | Due::Close => self.timed_out.add(1),
+            Due::Later | Due::Resume | Due::Ping => {}
+        }
+        due
+    }
 }
 
 /// The sum over all workers.

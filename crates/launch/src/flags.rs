@@ -18,6 +18,9 @@ use crate::{Counters, Failure, Launch, socket};
 /// The fewest sets of counters, for models that have many threads and few workers.
 const COUNTERS: usize = 16;
 
+/// Connections at once, when nobody asks for another number.
+const MAX_CONNECTIONS: usize = 16384;
+
 /// For a model that has no flags of its own.
 #[derive(Args, Debug)]
 pub struct NoExtra {}
@@ -49,9 +52,9 @@ struct Flags<E: Args> {
     /// How many loops, processes or runtime threads serve
     #[arg(long, value_name = "N", default_value = "1", value_parser = workers)]
     workers: usize,
-    /// Connections at once
-    #[arg(long, value_name = "N", default_value = "16384", value_parser = positive)]
-    max_connections: usize,
+    /// Connections at once [default: 16384]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    max_connections: Option<usize>,
     /// Connections at once from one address [default: 64 with --public, else as --max-connections]
     #[arg(long, value_name = "N", value_parser = positive)]
     max_connections_per_ip: Option<usize>,
@@ -162,11 +165,13 @@ fn build<E: Args>(name: &'static str, flags: Flags<E>) -> Result<Launch<E>, Fail
             "other machines could reach --listen {addr}: add --public if that is meant"
         )));
     }
-    let per_ip = if flags.public { 64 } else { flags.max_connections };
+    let max_connections = flags.max_connections.unwrap_or(MAX_CONNECTIONS);
+    let per_ip = if flags.public { 64 } else { max_connections };
     let per_ip = flags.max_connections_per_ip.unwrap_or(per_ip);
     raise_descriptor_limit();
     Ok(Launch {
-        gate: Gate::new(mode, flags.max_connections, per_ip),
+        gate: Gate::new(mode, max_connections, per_ip),
+        connections_asked_for: flags.max_connections,
         log: Log::new(name, flags.log),
         stop: Stop::default(),
         workers: flags.workers,

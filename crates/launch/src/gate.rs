@@ -58,6 +58,15 @@ impl Gate {
 }
 
 impl<E> Launch<E> {
+    /// For a model that cannot hold as many connections as there may be descriptors: warns, with
+    /// the reason, when `--max-connections` asks for more than `most`. What becomes of the others
+    /// is up to the model.
+    pub fn warn_beyond(&self, most: usize, why: &str) {
+        if let Some(asked) = self.connections_asked_for.filter(|asked| *asked > most) {
+            self.log.warn(&format!("serves {most} of --max-connections {asked}: {why}"));
+        }
+    }
+
     /// Lets a connection from `peer` in, for as long as its [`Place`] lives. When there is no
     /// place, it is told why, without waiting for it: then close it.
     pub fn admit(

@@ -69,6 +69,7 @@ pub struct Launch<E = NoExtra> {
     /// The model's own flags.
     pub extra: E,
     gate: gate::Gate,
+    connections_asked_for: Option<usize>,
     socket: socket::Wanted,
     bound: OnceLock<SocketAddr>,
     counters: Vec<Counters>,

@@ -97,6 +97,14 @@ impl<T> Slots<T> {
     /// # Panics
     /// When all [`ConnId::MAX_SLOTS`] are taken: more than a process can have descriptors.
     pub fn insert(&mut self, tenant: T) -> (ConnId, &mut T) {
+        self.insert_with(|_| tenant)
+    }
+
+    /// As [`Slots::insert`], for a tenant that is to know its own id.
+    ///
+    /// # Panics
+    /// As [`Slots::insert`].
+    pub fn insert_with(&mut self, tenant: impl FnOnce(ConnId) -> T) -> (ConnId, &mut T) {
         let slot = self.free.pop().unwrap_or_else(|| {
             assert!(self.slots.len() < ConnId::MAX_SLOTS, "slots exhausted");
             self.slots.push(Slot { generation: 0, tenant: None });
@@ -105,7 +113,7 @@ impl<T> Slots<T> {
         let entry = &mut self.slots[slot as usize];
         entry.generation = (entry.generation + 1) & GENERATION_MASK as u32;
         let id = ConnId::new(self.worker, entry.generation, slot);
-        (id, entry.tenant.insert(tenant))
+        (id, entry.tenant.insert(tenant(id)))
     }
 
     fn entry(&mut self, id: ConnId) -> Option<&mut Slot<T>> {

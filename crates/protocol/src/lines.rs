@@ -11,6 +11,8 @@ pub enum Line<'a> {
     Refused(&'static str),
     /// Chat: the peer has ended its stream and everything before has been handled.
     End,
+    /// Chat: no line, but the question whether there is room for one.
+    Room,
 }
 
 /// Splits a stream into lines that end in LF.

@@ -36,6 +36,9 @@ pub enum Due {
     Close,
 }
 
+/// Why a member is cut that does not read.
+pub const SENDQ_EXCEEDED: &str = "SendQ exceeded";
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
@@ -70,6 +73,8 @@ pub struct Session {
     deaf: bool,
     /// Chat: the queue was full, and only the last words are still queued.
     full: bool,
+    /// Chat: the hub has no room for lines.
+    waiting: bool,
 }
 
 impl Session {
@@ -96,6 +101,7 @@ impl Session {
             greeted: false,
             deaf: false,
             full: false,
+            waiting: false,
         }
     }
 
@@ -126,8 +132,9 @@ impl Session {
     }
 
     /// Chat: bytes from the peer, or none to go on with what was held back. Gives what the hub
-    /// must hear to `hear`, for [`crate::Hub::line`]. Returns how many lines were handled.
-    pub fn chat(&mut self, input: &[u8], now: Time, mut hear: impl FnMut(Line<'_>)) -> u64 {
+    /// must hear to `hear`, for [`crate::Hub::line`], which says whether there is room for more.
+    /// Returns how many lines were handled.
+    pub fn chat(&mut self, input: &[u8], now: Time, mut hear: impl FnMut(Line<'_>) -> bool) -> u64 {
         if self.phase != Phase::Open || self.deaf {
             return 0;
         }
@@ -145,12 +152,13 @@ impl Session {
         }
         let mut handled = 0;
         let mut rest = input;
-        while !self.over_ration(rest, now) {
+        self.waiting = self.waiting || !hear(Line::Room);
+        while !self.waiting && !self.over_ration(rest, now) {
             let Some(line) = self.lines.next(&mut rest, Limits::CHAT_LINE) else { break };
             handled += 1;
             self.paid_at = self.paid_at.max(now) + self.settings.limits.flood_interval;
             let first = !core::mem::replace(&mut self.greeted, true);
-            match line {
+            self.waiting = !match line {
                 Line::Whole(bytes) if first && is_http(bytes) => {
                     self.deaf = true;
                     hear(Line::Refused("This is not a web server"));
@@ -158,7 +166,11 @@ impl Session {
                 }
                 Line::Whole(bytes) => hear(Line::Whole(without_terminator(bytes))),
                 other => hear(other),
-            }
+            };
+        }
+        if self.waiting {
+            self.lines.hold(rest);
+            return handled;
         }
         let half = self.settings.limits.flood_interval * (self.settings.limits.flood_burst / 2);
         if self.paid_at <= now + half {
@@ -169,7 +181,7 @@ impl Session {
     }
 
     /// What `chat` says after the last line that could be handled for now.
-    fn judge_rest(&mut self, now: Time, mut hear: impl FnMut(Line<'_>)) {
+    fn judge_rest(&mut self, now: Time, mut hear: impl FnMut(Line<'_>) -> bool) {
         let limits = &self.settings.limits;
         let waiting = self.lines.len().max(self.lines.skipping().unwrap_or(0));
         let refusal = match self.flooding {
@@ -187,7 +199,7 @@ impl Session {
         }
     }
 
-    /// The peer has ended its stream, or the server stops: no more bytes come. Call
+    /// The peer has ended its stream, or an echo server stops: no more bytes come. Call
     /// [`Session::echo`] or [`Session::chat`] with no bytes afterwards.
     pub fn end(&mut self) {
         self.ended = true;
@@ -204,6 +216,15 @@ impl Session {
                 let shared = outbox.share(message, &self.settings.limits, now);
                 self.full = shared.is_err();
                 return shared;
+            }
+            Parcel::Resume => {
+                self.waiting = false;
+                self.resume_at = now;
+            }
+            Parcel::Overrun if self.full => {}
+            Parcel::Overrun => {
+                self.full = true;
+                return Err(Full);
             }
             Parcel::Welcome => {
                 self.registered = true;
@@ -226,7 +247,7 @@ impl Session {
         let limits = &self.settings.limits;
         match self.phase {
             Phase::Open => {
-                let held = self.resume_at != Time::NEVER;
+                let held = self.waiting || self.resume_at != Time::NEVER;
                 let echo = self.settings.mode == Mode::Echo;
                 if echo && self.ended && !held && outbox.is_empty() {
                     return Next::Close;
@@ -277,7 +298,7 @@ impl Session {
         }
         if now >= outbox.deadline(&self.settings.limits) {
             self.full = true;
-            return Due::Cut("SendQ exceeded");
+            return Due::Cut(SENDQ_EXCEEDED);
         }
         if !self.registered {
             return Due::Cut("Registration timed out");
@@ -369,7 +390,9 @@ mod tests {
                 Line::TooLong => "<too long>".into(),
                 Line::Refused(reason) => format!("<{reason}>"),
                 Line::End => "<end>".into(),
+                Line::Room => return true,
             });
+            !heard.ends_with(&["no more".into()])
         });
         heard
     }
@@ -538,6 +561,42 @@ mod tests {
         assert_eq!(due(&mut session, &outbox, 15), Due::Later);
         assert_eq!(due(&mut session, &outbox, 24), Due::Ping);
         assert_eq!(due(&mut session, &outbox, 29), Due::Cut("Ping timeout"));
+    }
+
+    #[test]
+    fn what_finds_no_room_waits_until_there_is() {
+        let mut session = Session::new(&settings(Mode::Chat, |_| ()), Time::ZERO);
+        let mut outbox = Outbox::default();
+        assert_eq!(hear(&mut session, b"a\nno more\nb\nc", 0), ["a", "no more"]);
+        assert_eq!(session.next(&outbox), Next::Serve { read: false });
+        session.end();
+        assert_eq!(hear(&mut session, b"", 1), [""; 0]);
+        assert_eq!(session.expire(Time::from_millis(1), &outbox), Due::Later);
+        let now = Time::from_millis(2);
+        assert_eq!(session.post(Parcel::Resume, now, &mut outbox), Ok(()));
+        assert_eq!(session.expire(now, &outbox), Due::Resume);
+        assert_eq!(hear(&mut session, b"", 2), ["b", "<end>"]);
+    }
+
+    #[test]
+    fn nothing_is_said_where_there_is_no_room() {
+        let mut session = Session::new(&settings(Mode::Chat, |_| ()), Time::ZERO);
+        let deaf = |line: Line<'_>| {
+            assert_eq!(line, Line::Room);
+            false
+        };
+        assert_eq!(session.chat(b"a\n", Time::ZERO, deaf), 0);
+        assert_eq!(session.next(&Outbox::default()), Next::Serve { read: false });
+    }
+
+    #[test]
+    fn mail_that_ran_over_is_told_once() {
+        let mut session = Session::new(&settings(Mode::Chat, |_| ()), Time::ZERO);
+        let mut outbox = Outbox::default();
+        assert_eq!(session.post(Parcel::Overrun, Time::ZERO, &mut outbox), Err(Full));
+        assert_eq!(session.post(Parcel::Overrun, Time::ZERO, &mut outbox), Ok(()));
+        assert_eq!(session.post(text("lost\r\n"), Time::ZERO, &mut outbox), Ok(()));
+        assert!(outbox.is_empty());
     }
 
     #[test]

@@ -332,24 +332,21 @@ impl Worker {
         self.now = self.shared.launch.now();
         while let Some(id) = self.deadlines.expired(self.now) {
             let Some(conn) = self.conns.get_mut(id) else { continue };
-            match (conn.session.expire(self.now, &conn.outbox), &self.shared.hub) {
+            let due = self.counters.expired(conn.session.expire(self.now, &conn.outbox));
+            match (due, &self.shared.hub) {
                 (Due::Later, _) => self.settle(id),
                 (Due::Resume, _) => self.handle(id, 0),
                 // What the hub says to it comes as mail, and settles it then.
                 (Due::Ping, Some(hub)) => lock(hub).ping(id),
-                (Due::Cut(reason), Some(hub)) => {
-                    self.counters.timed_out.add(1);
-                    lock(hub).cut(id, reason);
-                }
-                _ => {
-                    self.counters.timed_out.add(1);
-                    self.close(id, "Timed out");
-                }
+                (Due::Cut(reason), Some(hub)) => lock(hub).cut(id, reason),
+                _ => self.close(id, "Timed out"),
             }
         }
         if self.accept_at <= self.now {
-            self.accept_at = Time::NEVER;
-            let _ = self.listener.map(|listener| self.handle.enable(&listener));
+            let watch = |listener| self.handle.enable(&listener);
+            let watched = self.listener.map_or(Ok(()), watch).is_ok();
+            // There may be no memory for that either.
+            self.accept_at = if watched { Time::NEVER } else { self.now + SHORTAGE_PAUSE };
         }
         self.timer = (Time::NEVER, None); // The end of the turn sets another.
         TimeoutAction::Drop
@@ -362,7 +359,8 @@ impl Worker {
         self.handle.remove(listener);
         self.drain_until = self.now + self.shared.launch.drain_timeout;
         if let Some(hub) = &self.shared.hub {
-            lock(hub).shut_down();
+            // Its last words come as mail, and then each member has time to end its stream.
+            return lock(hub).shut_down();
         }
         for id in self.conns.ids().collect::<Vec<_>>() {
             let Some(conn) = self.conns.get_mut(id) else { continue };

@@ -24,7 +24,7 @@ use std::net::{self, IpAddr};
 use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, ready};
 use std::thread;
 use std::time::Duration;
@@ -39,12 +39,14 @@ use event_listener::Event;
 use futures_lite::StreamExt;
 use futures_lite::future::{race, yield_now};
 use launch::{Counters, Failure, Launch, Place};
-use protocol::{ConnId, Due, Hub, Mail, Mode, Next, Outbox, Parcel, Session, Slots, Time};
+use protocol::{ConnId, Due, Hub, Inbox, Mail, Mode, Next, Outbox, Session, Slots, Time};
 
-use crate::ring::{Batch, runtime};
+use crate::ring::{Batch, Pace, runtime, send};
 
 /// How long to leave the listener alone when there are no descriptors to be had.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+/// One that is over at once would not let the kernel say before what it has done.
+const SHORTEST_SLEEP: Duration = Duration::from_micros(100);
 
 /// Why a connection ends, for those who shared a channel with it.
 type Reason = &'static str;
@@ -92,12 +94,6 @@ struct Member {
     /// The inbox is no longer empty, or the server stops.
     news: Event,
     inbox: RefCell<Inbox>,
-}
-
-#[derive(Default)]
-struct Inbox {
-    parcels: Vec<Parcel>,
-    bytes: usize,
 }
 
 /// A listener and its connections, all on one thread.
@@ -157,7 +153,8 @@ fn admit(worker: &'static Worker, socket: TcpStream, peer: IpAddr) {
         worker.tell(None, |hub| hub.open(id, &peer.to_string(), now));
     }
     let (session, outbox) = (Session::new(&launch.settings, now), Outbox::default());
-    let mut conn = Connection { worker, id, member, session, outbox, _place };
+    let mut conn =
+        Connection { worker, id, member, session, outbox, pace: Pace::default(), _place };
     worker.open.set(worker.open.get() + 1);
     let serve = async move {
         let reason = conn.run(&socket).await.err();
@@ -202,28 +199,25 @@ impl Worker {
     /// `own`, who is awake and looks by itself.
     fn tell<R>(&self, own: Option<ConnId>, call: impl FnOnce(&mut Hub) -> R) -> R {
         let mut mail = self.mail.borrow_mut();
-        // A panic ends the process, so no lock is found poisoned.
-        let mut hub = self.shared.hub.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hub = lock(&self.shared.hub);
         let result = call(&mut hub);
         hub.take(self.index, &mut mail);
         let others = hub.wakes(self.index);
         drop(hub);
         others.for_each(|worker| _ = self.shared.wakes[worker].notify(1));
-        let members = self.members.borrow();
+        let (members, mut behind) = (self.members.borrow(), Vec::new());
         for Mail { to, parcel } in mail.drain(..) {
             let Some(member) = members.get(to) else { continue };
             let mut inbox = member.inbox.borrow_mut();
-            if inbox.parcels.is_empty() && own != Some(to) {
+            if inbox.is_empty() && own != Some(to) {
                 member.news.notify(1);
             }
-            if let Parcel::Text(message) = &parcel {
-                inbox.bytes += message.len();
-                if inbox.bytes > self.launch.settings.limits.sendq {
-                    continue; // The member finds that it ran over, and is cut.
-                }
+            if inbox.push(parcel, &self.launch.settings.limits) {
+                behind.push(to);
             }
-            inbox.parcels.push(parcel);
         }
+        // Their tasks have not come to it: whoever speaks waits.
+        behind.into_iter().for_each(|id| lock(&self.shared.hub).press(id));
         result
     }
 }
@@ -235,6 +229,7 @@ struct Connection {
     member: Rc<Member>,
     session: Session,
     outbox: Outbox,
+    pace: Pace,
     /// Dropped before the socket: whoever sees the connection end finds the place free.
     _place: Place,
 }
@@ -265,12 +260,19 @@ impl Connection {
             if transmit.is_none() && !self.outbox.is_empty() {
                 transmit = Some(Box::pin(send(socket, self.outbox.take())));
             }
-            let deadline = self.session.deadline(&self.outbox);
+            let deadline = self.pace.deadline(self.session.deadline(&self.outbox));
             if deadline < alarm_at {
                 alarm_at = deadline;
-                alarm.set(sleep(deadline.after(self.worker.launch.now())));
+                alarm.set(sleep(deadline.after(self.worker.launch.now()).max(SHORTEST_SLEEP)));
             }
             let more = poll_fn(|cx| {
+                if let Some(sending) = &mut transmit
+                    && let Poll::Ready(BufResult(sent, batch)) = sending.as_mut().poll(cx)
+                {
+                    let rest = self.write(sent, batch)?;
+                    transmit = (!rest.is_empty()).then(|| Box::pin(send(socket, rest)));
+                    return Poll::Ready(Ok(false));
+                }
                 if alarm_at < Time::NEVER && alarm.as_mut().poll(cx).is_ready() {
                     alarm_at = Time::NEVER;
                     return Poll::Ready(self.expire().map(|()| false));
@@ -278,13 +280,6 @@ impl Connection {
                 if Pin::new(&mut news).poll(cx).is_ready() {
                     news = member.news.listen();
                     self.hear_news();
-                    return Poll::Ready(Ok(false));
-                }
-                if let Some(sending) = &mut transmit
-                    && let Poll::Ready(BufResult(sent, batch)) = sending.as_mut().poll(cx)
-                {
-                    let rest = self.write(sent, batch)?;
-                    transmit = (!rest.is_empty()).then(|| Box::pin(send(socket, rest)));
                     return Poll::Ready(Ok(false));
                 }
                 let Some(receiving) = receive.as_mut().as_pin_mut() else { return Poll::Pending };
@@ -341,13 +336,14 @@ impl Connection {
             return Err("Connection reset");
         };
         self.worker.counters.bytes_out.add(len as u64);
+        self.pace.has_sent();
         batch.advance(len);
         Ok(if batch.is_empty() { self.outbox.take() } else { batch })
     }
 
     /// There is mail, or the server stops.
     fn hear_news(&mut self) {
-        if self.worker.launch.stop.requested() {
+        if self.worker.launch.stop.requested() && !self.worker.shared.chat {
             self.session.end();
             return self.handle(&[]);
         }
@@ -357,10 +353,14 @@ impl Connection {
     /// Queues all that is in the inbox, to be sent at once.
     fn deliver(&mut self) {
         let (worker, now) = (self.worker, self.worker.launch.now());
-        let inbox = mem::take(&mut *self.member.inbox.borrow_mut());
-        let mut full = inbox.bytes > worker.launch.settings.limits.sendq;
-        for parcel in inbox.parcels {
+        let (limits, inbox) = (&worker.launch.settings.limits, self.member.inbox.take());
+        let (mut full, mut late) = (false, inbox.is_pressed(limits));
+        for parcel in inbox {
             full |= self.session.post(parcel, now, &mut self.outbox).is_err();
+        }
+        late |= self.outbox.len() > limits.high_water() && !self.pace.stuck;
+        if late && self.pace.press() {
+            worker.tell(None, |hub| hub.press(self.id));
         }
         if full {
             worker.counters.slow_cut.add(1);
@@ -370,10 +370,11 @@ impl Connection {
 
     fn expire(&mut self) -> Result<(), Reason> {
         let (worker, own) = (self.worker, Some(self.id));
+        if self.pace.relieve(&self.outbox) {
+            worker.tell(None, |hub| hub.relieve(self.id));
+        }
         let due = self.session.expire(worker.launch.now(), &self.outbox);
-        let ends = matches!(due, Due::Cut(_) | Due::Close);
-        worker.counters.timed_out.add(u64::from(ends));
-        match due {
+        match worker.counters.expired(due) {
             Due::Later => {}
             Due::Resume => self.handle(&[]),
             Due::Ping => worker.tell(own, |hub| hub.ping(self.id)),
@@ -393,8 +394,7 @@ impl Connection {
     }
 }
 
-/// One request for as much as the socket takes of what is queued.
-async fn send(mut socket: &TcpStream, batch: Outbox) -> BufResult<usize, Batch> {
-    let many = batch.slices().nth(1).is_some();
-    if many { socket.write_vectored(Batch(batch)).await } else { socket.write(Batch(batch)).await }
+/// A panic ends the process, so no lock is found poisoned.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

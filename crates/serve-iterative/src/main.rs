@@ -76,8 +76,7 @@ struct Shared {
 
 /// Who is there. Echo locks it when a client comes and when it goes, never in between.
 struct Room {
-    /// Each is there, but for the moment in which it learns its id.
-    conns: Slots<Option<Arc<Conn>>>,
+    conns: Slots<Arc<Conn>>,
     /// In chat only.
     hub: Option<Hub>,
     mail: Vec<Mail>,
@@ -143,9 +142,10 @@ impl Shared {
         if launch.stop.requested() {
             return; // `stop` has looked around already, or waits to.
         }
-        let (id, entry) = room.conns.insert(None);
-        let conn = Conn { shared: self, counters, id, socket, state, _place: place };
-        let conn = Arc::clone(entry.insert(Arc::new(conn)));
+        let (id, conn) = room.conns.insert_with(|id| {
+            Arc::new(Conn { shared: self, counters, id, socket, state, _place: place })
+        });
+        let conn = Arc::clone(conn);
         let chat = room.hub.as_mut().map(|hub| hub.open(id, &peer.to_string(), now)).is_some();
         drop(room);
         if chat {
@@ -159,15 +159,22 @@ impl Shared {
     /// Readers get what has come already and then the end of the stream, members their last words.
     fn stop(&self, listener: &TcpListener) {
         let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
-        self.ask(Hub::shut_down);
+        let chat = self.ask(Hub::shut_down).is_some();
         self.deliver();
-        self.conns().iter().for_each(|conn| drop(conn.socket.shutdown(Shutdown::Read)));
+        for conn in self.conns() {
+            // A member who has its last words has time to end its stream: that wakes the reader.
+            let told = chat && {
+                let State { session, outbox, .. } = &mut *lock(&conn.state);
+                session.next(outbox) == Next::Shut
+            };
+            let _ = conn.socket.shutdown(if told { Shutdown::Write } else { Shutdown::Read });
+        }
         self.left.notify_all();
     }
 
     fn conns(&self) -> Vec<Arc<Conn>> {
         let room = lock(&self.room);
-        room.conns.ids().filter_map(|id| room.conns.get(id).cloned().flatten()).collect()
+        room.conns.ids().filter_map(|id| room.conns.get(id).cloned()).collect()
     }
 
     /// Chat: calls the hub. What comes of it waits for [`Shared::deliver`].
@@ -187,7 +194,7 @@ impl Shared {
             !mail.is_empty()
         } {
             for Mail { to, parcel } in mail.drain(..) {
-                let Some(Some(conn)) = conns.get(to) else { continue };
+                let Some(conn) = conns.get(to) else { continue };
                 let state = &mut *lock(&conn.state);
                 if state.session.post(parcel, now, &mut state.outbox).is_err() {
                     conn.counters.slow_cut.add(1);
@@ -214,8 +221,8 @@ impl Conn {
             let left = session.deadline(outbox).after(now);
             let mut input = None;
             if left.is_zero() {
-                if !matches!(session.expire(now, outbox), Due::Later | Due::Resume) {
-                    self.counters.timed_out.add(1);
+                let due = self.counters.expired(session.expire(now, outbox));
+                if !matches!(due, Due::Later | Due::Resume) {
                     break;
                 }
             } else if !(outbox.is_empty() || stuck && read) {
@@ -267,12 +274,11 @@ impl Conn {
                     self.wait(read, if alone { left } else { left.min(TICK) }, &mut armed, buffer);
                     continue;
                 }
-                Next::Serve { .. } => session.expire(now, outbox),
+                Next::Serve { .. } => self.counters.expired(session.expire(now, outbox)),
                 Next::Shut if self.socket.shutdown(Shutdown::Write).is_ok() => continue,
                 Next::Shut | Next::Close => return,
             };
             drop(state);
-            self.counters.timed_out.add(matches!(due, Due::Cut(_)).into());
             match due {
                 Due::Later => {}
                 Due::Resume => self.handle(None),

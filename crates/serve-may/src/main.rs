@@ -72,6 +72,7 @@ fn serve(launch: &'static Launch) -> Result<(), Failure> {
         Box::leak(Box::new(Shared { launch, chat, listener, room, alarm: Condvar::new() }));
     spawn(|| shared.accept());
     launch.on_stop(|| shared.stop())?;
+    launch.warn_beyond(MOST_COROUTINES, "a stack takes two of the memory mappings of a process");
     launch.announce();
     shared.mind_deadlines();
     Ok(())
@@ -206,7 +207,7 @@ impl Connection {
                 self.expire()?;
             }
             if self.member.news.swap(false, Ordering::Acquire) {
-                if self.shared.launch.stop.requested() {
+                if self.shared.launch.stop.requested() && !self.shared.chat {
                     self.session.end();
                     self.handle(&[])?;
                 }
@@ -316,9 +317,12 @@ impl Connection {
     /// Queues all that is in the inbox, and writes it at once.
     fn deliver(&mut self) -> Result<(), Reason> {
         let (shared, now) = (self.shared, self.shared.launch.now());
-        let (parcels, bytes) = mem::take(&mut *lock(&self.member.inbox));
-        let mut full = bytes > shared.launch.settings.limits.sendq;
-        for parcel in parcels {
+        let inbox = mem::take(&mut *lock(&self.member.inbox));
+        if inbox.is_pressed(&shared.launch.settings.limits) {
+            shared.tell(None, |room| room.hub.relieve(self.id));
+        }
+        let mut full = false;
+        for parcel in inbox {
             full |= self.session.post(parcel, now, &mut self.outbox).is_err();
         }
         if full {
@@ -331,9 +335,7 @@ impl Connection {
     fn expire(&mut self) -> Result<(), Reason> {
         let (shared, own) = (self.shared, Some(self.id));
         let due = self.session.expire(shared.launch.now(), &self.outbox);
-        let ends = matches!(due, Due::Cut(_) | Due::Close);
-        self.counters.timed_out.add(u64::from(ends));
-        match due {
+        match self.counters.expired(due) {
             Due::Later => return Ok(()),
             Due::Resume => return self.handle(&[]),
             Due::Ping => shared.tell(own, |room| room.hub.ping(self.id)),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use may::io::WaitIoWaker;
-use protocol::{ConnId, Deadlines, Hub, Mail, Parcel, Slots, Time};
+use protocol::{ConnId, Deadlines, Hub, Inbox, Mail, Slots, Time};
 
 use crate::{Shared, lock};
 
@@ -26,8 +26,8 @@ pub(crate) struct Member {
     pub(crate) rang: AtomicBool,
     /// The inbox is no longer empty, or the server stops.
     pub(crate) news: AtomicBool,
-    /// Parcels, and the bytes of their texts. Locked after the room, if both are.
-    pub(crate) inbox: Mutex<(Vec<Parcel>, usize)>,
+    /// Locked after the room, if both are.
+    pub(crate) inbox: Mutex<Inbox>,
 }
 
 impl Member {
@@ -50,17 +50,13 @@ impl Shared {
         hub.take(0, mail);
         for Mail { to, parcel } in mail.drain(..) {
             let Some(member) = members.get(to) else { continue };
-            let (parcels, bytes) = &mut *lock(&member.inbox);
-            if parcels.is_empty() && own != Some(to) {
+            let mut inbox = lock(&member.inbox);
+            if inbox.is_empty() && own != Some(to) {
                 woken.push(Arc::clone(member));
             }
-            if let Parcel::Text(message) = &parcel {
-                *bytes += message.len();
-                if *bytes > self.launch.settings.limits.sendq {
-                    continue; // The member finds that it ran over, and is cut.
-                }
+            if inbox.push(parcel, &self.launch.settings.limits) {
+                hub.press(to); // Its coroutine has not come to it: whoever speaks waits.
             }
-            parcels.push(parcel);
         }
         drop(room);
         // From a thread that is not a worker it is a system call.

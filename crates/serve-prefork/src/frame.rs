@@ -25,6 +25,7 @@ pub(crate) const STOP: u8 = 7;
 const TEXT: u8 = 8;
 const WELCOME: u8 = 9;
 const CLOSE: u8 = 10;
+const OVERRUN: u8 = 11;
 
 /// No more is added to a packet that is longer than this.
 const ENOUGH: usize = 16 << 10;
@@ -86,6 +87,9 @@ impl Packets {
                 self.push(TEXT, rest);
             }
             Parcel::Welcome => self.push(WELCOME, b""),
+            Parcel::Overrun => self.push(OVERRUN, b""),
+            // Nobody waits for it: the hub itself makes room when there is none.
+            Parcel::Resume => {}
             Parcel::Close(last) => self.push(CLOSE, last),
         }
     }
@@ -112,6 +116,7 @@ pub(crate) fn mail(packet: &[u8]) -> impl Iterator<Item = Mail> {
         let parcel = match kind {
             TEXT => Parcel::Text(payload.into()),
             WELCOME => Parcel::Welcome,
+            OVERRUN => Parcel::Overrun,
             CLOSE => Parcel::Close(payload.into()),
             _ => return None,
         };

@@ -87,10 +87,10 @@ impl Worker {
         let _ = socket.set_write_timeout(Some(TICK));
         let conn = Arc::new(Conn { worker: self, id, socket, state });
         *lock(&self.client) = Some(Arc::clone(&conn));
-        if launch.stop.requested() {
-            let _ = conn.socket.shutdown(Shutdown::Read); // `heed` may have looked already.
-        }
         if pool.links.is_empty() {
+            if launch.stop.requested() {
+                let _ = conn.socket.shutdown(Shutdown::Read); // `heed` may have looked already.
+            }
             conn.echo(buffer);
         } else {
             let host = peer.to_string();
@@ -109,11 +109,13 @@ impl Worker {
     }
 
     /// The thread that waits for the parent's word: the client gets what it has asked for already,
-    /// and then the end of the stream.
+    /// and then the end of the stream. In chat it is the hub that says so, and has been told.
     pub(crate) fn heed(&self) {
         let launch = self.pool.launch;
         while launch.next_signal() != Heard::Stop {}
-        if let Some(conn) = &*lock(&self.client) {
+        if let Some(conn) = &*lock(&self.client)
+            && self.pool.links.is_empty()
+        {
             let _ = conn.socket.shutdown(Shutdown::Read);
         }
         thread::sleep(launch.drain_timeout);
@@ -158,8 +160,8 @@ impl Conn {
             let left = session.deadline(outbox).after(now);
             let mut input = None;
             if left.is_zero() {
-                if !matches!(session.expire(now, outbox), Due::Later | Due::Resume) {
-                    self.worker.counters.timed_out.add(1);
+                let due = self.worker.counters.expired(session.expire(now, outbox));
+                if !matches!(due, Due::Later | Due::Resume) {
                     break;
                 }
             } else if !(outbox.is_empty() || stuck && read) {
@@ -238,7 +240,7 @@ impl Conn {
                     let left = if *cut { TICK } else { left };
                     return Some((read, if idle { left } else { left.min(TICK) }));
                 }
-                Next::Serve { .. } => session.expire(now, outbox),
+                Next::Serve { .. } => self.worker.counters.expired(session.expire(now, outbox)),
                 Next::Shut if self.socket.shutdown(Shutdown::Write).is_ok() => continue,
                 Next::Shut | Next::Close => Due::Close,
             };
@@ -250,10 +252,7 @@ impl Conn {
                     self.handle(None);
                 }
                 Due::Ping => *untold = Some((frame::PING, "")),
-                Due::Cut(reason) => {
-                    self.worker.counters.timed_out.add(1);
-                    (*cut, *untold) = (true, Some((frame::CUT, reason)));
-                }
+                Due::Cut(reason) => (*cut, *untold) = (true, Some((frame::CUT, reason))),
                 Due::Close => {
                     *gone = true;
                     let _ = self.socket.shutdown(Shutdown::Both);
@@ -271,13 +270,16 @@ impl Conn {
         if input == Some(&[]) {
             state.session.end();
         }
-        let lines =
-            state.session.chat(input.unwrap_or_default(), launch.now(), |line| match line {
+        let lines = state.session.chat(input.unwrap_or_default(), launch.now(), |line| {
+            match line {
                 Line::Whole(line) => packets.push(frame::LINE, line),
                 Line::TooLong => packets.push(frame::TOO_LONG, b""),
                 Line::Refused(reason) => packets.push(frame::CUT, reason.as_bytes()),
                 Line::End => packets.push(frame::END, b""),
-            });
+                Line::Room => {}
+            }
+            true // The hub takes no more packets than it has room for.
+        });
         drop(state);
         self.worker.counters.lines.add(lines);
         launch.burn(lines);

@@ -32,6 +32,8 @@ const WAKE: u64 = u64::MAX - 1;
 
 /// From here on there is no bit for a descriptor: C writes past the end of the set, nix panics.
 const BEYOND: i32 = FD_SETSIZE as i32;
+/// Some of those below are the server's own.
+const MOST_CONNECTIONS: usize = 1000;
 /// Connections accepted in one turn, so that a storm of them does not starve those inside.
 const ACCEPTS: usize = 64;
 /// Bytes read from one connection in one turn. One buffer serves all: nothing stays in it.
@@ -67,7 +69,7 @@ fn serve(launch: &'static Launch) -> Result<(), Failure> {
         threads.push(thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?);
     }
     launch.on_stop(|| shared.wakes.iter().for_each(wake))?;
-    launch.log.info("select watches descriptors below 1024, whatever --max-connections says");
+    launch.warn_beyond(MOST_CONNECTIONS, "select watches descriptors below 1024");
     launch.announce();
     threads.into_iter().for_each(|thread| drop(thread.join()));
     Ok(())
@@ -325,19 +327,14 @@ impl Worker {
     fn expire(&mut self) {
         while let Some(id) = self.deadlines.expired(self.now) {
             let Some(conn) = self.conns.get_mut(id) else { continue };
-            match (conn.session.expire(self.now, &conn.outbox), &self.shared.hub) {
+            let due = self.counters.expired(conn.session.expire(self.now, &conn.outbox));
+            match (due, &self.shared.hub) {
                 (Due::Later, _) => self.settle(id),
                 (Due::Resume, _) => self.handle(id, 0),
                 // What the hub says to it comes as mail, and settles it then.
                 (Due::Ping, Some(hub)) => lock(hub).ping(id),
-                (Due::Cut(reason), Some(hub)) => {
-                    self.counters.timed_out.add(1);
-                    lock(hub).cut(id, reason);
-                }
-                _ => {
-                    self.counters.timed_out.add(1);
-                    self.close(id, "Timed out");
-                }
+                (Due::Cut(reason), Some(hub)) => lock(hub).cut(id, reason),
+                _ => self.close(id, "Timed out"),
             }
         }
         if self.accept_at <= self.now {
@@ -354,7 +351,8 @@ impl Worker {
         }
         self.drain_until = self.now + self.shared.launch.drain_timeout;
         if let Some(hub) = &self.shared.hub {
-            lock(hub).shut_down();
+            // Its last words come as mail, and then each member has time to end its stream.
+            return lock(hub).shut_down();
         }
         for id in self.conns.ids().collect::<Vec<_>>() {
             let Some(conn) = self.conns.get_mut(id) else { continue };

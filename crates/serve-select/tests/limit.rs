@@ -1,6 +1,6 @@
 //! What only select has: no use for a descriptor of 1024 or more.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -29,6 +29,23 @@ fn ask(client: &mut BufReader<TcpStream>) -> String {
     let mut reply = String::new();
     client.read_line(&mut reply).expect("a reply");
     reply
+}
+
+#[test]
+fn it_tells_its_limit_only_when_asked_for_more() {
+    for (asked, told) in [("1000", false), ("1001", true)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_serve-select"));
+        command.args(["--listen", "127.0.0.1:0", "--max-connections", asked]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut server = Server(command.spawn().expect("start the server"));
+        let stdout = server.0.stdout.take().expect("its standard output");
+        BufReader::new(stdout).read_line(&mut String::new()).expect("where it listens");
+        server.0.kill().expect("it is there");
+        let mut log = String::new();
+        let mut stderr = server.0.stderr.take().expect("its standard error");
+        stderr.read_to_string(&mut log).expect("its log");
+        assert_eq!(log.contains("below 1024"), told, "asked for {asked}: {log:?}");
+    }
 }
 
 #[test]

@@ -13,6 +13,8 @@
 //! Run: `cargo run --release -p serve-threads -- --mode chat`
 //! Read next: `serve-epoll-level`, where one thread waits for all sockets at once.
 
+mod room;
+
 use std::io::IoSlice;
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
@@ -22,9 +24,10 @@ use std::thread;
 use std::time::Duration;
 
 use launch::{Counter, Counters, Failure, Launch, Place};
-use protocol::{ConnId, Due, Hub, Mail, Mode, Next, Outbox, Session, Slots};
+use protocol::{ConnId, Due, Hub, Mode, Next, Outbox, Session, Slots};
+use room::Room;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, sendmsg};
 
 /// A thread's stack. Most of it is never touched, and so is only address space.
 const STACK: usize = 64 << 10;
@@ -58,6 +61,7 @@ fn serve(launch: &'static Launch) -> Result<(), Failure> {
         acceptors.push(thread::Builder::new().spawn(accept).map_err(Failure::of("thread"))?);
     }
     launch.on_stop(|| shared.stop(listeners))?;
+    launch.warn_beyond(shared.most, "a thread takes four of the memory mappings of a process");
     launch.announce();
     acceptors.into_iter().for_each(|acceptor| drop(acceptor.join()));
     let busy = |room: &mut Room| !room.conns.is_empty();
@@ -73,15 +77,6 @@ struct Shared {
     room: Mutex<Room>,
     /// A connection is gone.
     left: Condvar,
-}
-
-/// Who is there. Echo locks it when a connection comes and when it goes, never in between.
-struct Room {
-    /// Each is there, but for the moment in which it learns its id.
-    conns: Slots<Option<Arc<Conn>>>,
-    /// In chat only.
-    hub: Option<Hub>,
-    mail: Vec<Mail>,
 }
 
 struct Conn {
@@ -101,6 +96,10 @@ struct State {
     outbox: Outbox,
     /// Chat: somebody may wait for `changed`. Whoever tells it takes this back: once is enough.
     waits: bool,
+    /// Chat: the socket has not taken all of what its writer has.
+    stuck: bool,
+    /// Chat: its writer has not come to a lot of mail, and whoever speaks waits for it.
+    behind: bool,
     /// Chat: why both threads end.
     gone: Option<&'static str>,
 }
@@ -129,22 +128,24 @@ impl Shared {
         let Some(place) = launch.admit(&socket, peer, counters) else { return };
         let now = launch.now();
         let (session, outbox) = (Session::new(&launch.settings, now), Outbox::default());
-        let state = Mutex::new(State { session, outbox, waits: false, gone: None });
+        let state = Mutex::new(State {
+            session,
+            outbox,
+            waits: false,
+            stuck: false,
+            behind: false,
+            gone: None,
+        });
         let _ = socket.set_write_timeout(Some(TICK));
         let mut room = lock(&self.room);
         if launch.stop.requested() {
             return; // `stop` has looked around already, or waits to.
         }
-        let (id, entry) = room.conns.insert(None);
-        let conn = Arc::clone(entry.insert(Arc::new(Conn {
-            shared: self,
-            counters: launch.counters(id.slot()),
-            id,
-            socket,
-            state,
-            changed: Condvar::new(),
-            _place: place,
-        })));
+        let (id, conn) = room.conns.insert_with(|id| {
+            let (counters, changed) = (launch.counters(id.slot()), Condvar::new());
+            Arc::new(Conn { shared: self, counters, id, socket, state, changed, _place: place })
+        });
+        let conn = Arc::clone(conn);
         let chat = room.hub.as_mut().map(|hub| hub.open(id, &peer.to_string(), now)).is_some();
         drop(room);
         let lives: &[fn(&Conn)] =
@@ -152,50 +153,19 @@ impl Shared {
         lives.iter().for_each(|life| conn.start(*life));
     }
 
-    /// Readers get what has come already and then the end of the stream, members their last words.
+    /// Members get their last words and then time to end the stream; in echo, readers get what has
+    /// come already and then the end of the stream.
     fn stop(&self, listeners: &[TcpListener]) {
         for listener in listeners {
             let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
         }
-        let room = lock(&self.room);
-        let ids = room.conns.ids();
-        let conns: Vec<_> = ids.filter_map(|id| room.conns.get(id).cloned().flatten()).collect();
-        drop(room);
-        self.ask(Hub::shut_down);
-        self.deliver();
-        conns.iter().for_each(|conn| drop(conn.socket.shutdown(Shutdown::Read)));
-    }
-
-    /// Chat: calls the hub. What comes of it waits for [`Shared::deliver`].
-    fn ask<T>(&self, call: impl FnOnce(&mut Hub) -> T) -> Option<T> {
-        lock(&self.room).hub.as_mut().map(call)
-    }
-
-    /// Chat: queues the hub's mail for its receivers, and wakes the writers that had nothing to
-    /// do. Everyone gets it in the hub's order, because the hub stays locked until it is queued.
-    fn deliver(&self) {
-        let now = self.launch.now();
-        let mut idle = Vec::new();
-        let mut room = lock(&self.room);
-        let Room { conns, hub: Some(hub), mail } = &mut *room else { return };
-        while {
-            hub.take(0, mail);
-            !mail.is_empty()
-        } {
-            for Mail { to, parcel } in mail.drain(..) {
-                let Some(Some(conn)) = conns.get(to) else { continue };
-                let state = &mut *lock(&conn.state);
-                if state.session.post(parcel, now, &mut state.outbox).is_err() {
-                    conn.counters.slow_cut.add(1);
-                    hub.cut(to, "SendQ exceeded");
-                }
-                if mem::take(&mut state.waits) {
-                    idle.push(Arc::clone(conn));
-                }
-            }
+        if self.ask(Hub::shut_down).is_some() {
+            return self.deliver();
         }
-        drop(room);
-        idle.iter().for_each(|conn| conn.changed.notify_all());
+        let room = lock(&self.room);
+        for conn in room.conns.ids().filter_map(|id| room.conns.get(id)) {
+            let _ = conn.socket.shutdown(Shutdown::Read);
+        }
     }
 }
 
@@ -230,12 +200,12 @@ impl Conn {
             let left = session.deadline(outbox).after(now);
             let mut input = None;
             if left.is_zero() {
-                if !matches!(session.expire(now, outbox), Due::Later | Due::Resume) {
-                    self.counters.timed_out.add(1);
+                let due = self.counters.expired(session.expire(now, outbox));
+                if !matches!(due, Due::Later | Due::Resume) {
                     break;
                 }
             } else if !(outbox.is_empty() || stuck && read) {
-                let Ok(()) = self.write(outbox) else { break };
+                let Ok(()) = self.write(outbox, SendFlags::empty()) else { break };
                 // A peer may send all it has before it reads: take that, up to the high-water mark.
                 stuck = !outbox.is_empty();
                 if !stuck {
@@ -283,9 +253,26 @@ impl Conn {
     fn chat_out(&self) {
         let mut batch = Outbox::default();
         while self.turn(Some(&mut batch)) {
-            if self.write(&mut batch).is_err() {
+            let before = batch.len();
+            let mut sent = self.write(&mut batch, SendFlags::DONTWAIT);
+            if sent.is_ok() && batch.len() == before {
+                self.relieve(true);
+                sent = self.write(&mut batch, SendFlags::empty());
+            }
+            if sent.is_err() {
                 self.hang_up("Connection reset");
             }
+        }
+    }
+
+    /// Chat: nobody need wait for this member: its writer has come to its mail, or is stuck.
+    fn relieve(&self, stuck: bool) {
+        let mut state = lock(&self.state);
+        state.stuck = stuck;
+        if mem::take(&mut state.behind) {
+            drop(state);
+            self.shared.ask(|hub| hub.relieve(self.id));
+            self.shared.deliver();
         }
     }
 
@@ -295,11 +282,17 @@ impl Conn {
         loop {
             let now = self.shared.launch.now();
             let mut state = lock(&self.state);
-            let State { session, outbox, waits, gone } = &mut *state;
+            let State { session, outbox, waits, stuck, behind, gone } = &mut *state;
             if let Some(batch) = batch.as_deref_mut().filter(|batch| batch.is_empty()) {
                 *batch = outbox.take(); // Without a lock it is written, and more may gather.
+                *stuck = false;
                 if mem::take(waits) {
                     self.changed.notify_all(); // The reader may go on, now or at the end.
+                }
+                if *behind {
+                    drop(state);
+                    self.relieve(false);
+                    continue;
                 }
             }
             let left = session.deadline(outbox).after(now);
@@ -314,12 +307,11 @@ impl Conn {
                     self.counters.wakeups.add(1);
                     continue;
                 }
-                Next::Serve { .. } => session.expire(now, outbox),
+                Next::Serve { .. } => self.counters.expired(session.expire(now, outbox)),
                 Next::Shut if self.socket.shutdown(Shutdown::Write).is_ok() => continue,
                 Next::Shut | Next::Close => Due::Close,
             };
             drop(state);
-            self.counters.timed_out.add(matches!(due, Due::Cut(_)).into());
             match due {
                 Due::Later => {}
                 Due::Resume => self.handle(None),
@@ -358,12 +350,13 @@ impl Conn {
     }
 
     /// One `send`, of as much of what is queued as it takes before its timeout.
-    fn write(&self, outbox: &mut Outbox) -> Result<(), Errno> {
+    fn write(&self, outbox: &mut Outbox, flags: SendFlags) -> Result<(), Errno> {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let filled = slices.iter_mut().zip(outbox.slices());
+        let flags = flags | SendFlags::NOSIGNAL;
         let sent = match filled.map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count() {
-            1 => rustix::net::send(&self.socket, &slices[0], SendFlags::NOSIGNAL),
-            count => rustix::io::writev(&self.socket, &slices[..count]),
+            1 => rustix::net::send(&self.socket, &slices[0], flags),
+            count => sendmsg(&self.socket, &slices[..count], &mut Default::default(), flags),
         };
         let len = sent.or_else(|error| self.failed(error, &self.counters.write_errors))?;
         self.counters.bytes_out.add(len as u64);

@@ -25,7 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 use launch::{Counters, Failure, Launch, Place};
-use protocol::{ConnId, Due, Hub, Mail, Mode, Next, Outbox, Parcel, Session, Slots, Time};
+use protocol::{ConnId, Due, Hub, Inbox, Mail, Mode, Next, Outbox, Session, Slots, Time};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, worker_index};
@@ -119,12 +119,6 @@ struct Member {
     inbox: Mutex<Inbox>,
 }
 
-#[derive(Default)]
-struct Inbox {
-    parcels: Vec<Parcel>,
-    bytes: usize,
-}
-
 /// A listener and its connections.
 struct Worker {
     launch: &'static Launch<Extra>,
@@ -215,16 +209,12 @@ impl Worker {
         for Mail { to, parcel } in mail.drain(..) {
             let Some(member) = members.get(to) else { continue };
             let mut inbox = lock(&member.inbox);
-            if inbox.parcels.is_empty() && own != Some(to) {
+            if inbox.is_empty() && own != Some(to) {
                 woken.push(Arc::clone(member));
             }
-            if let Parcel::Text(message) = &parcel {
-                inbox.bytes += message.len();
-                if inbox.bytes > self.launch.settings.limits.sendq {
-                    continue; // The member finds that it ran over, and is cut.
-                }
+            if inbox.push(parcel, &self.launch.settings.limits) {
+                hub.press(to); // Its task has not come to it: whoever speaks waits.
             }
-            inbox.parcels.push(parcel);
         }
         drop(room);
         // To wake a thread may be a system call.
@@ -348,7 +338,7 @@ impl Connection {
 
     /// There is mail, or the server stops.
     fn hear_news(&mut self) -> Result<(), Reason> {
-        if self.worker.launch.stop.requested() {
+        if self.worker.launch.stop.requested() && !self.worker.chat {
             self.session.end();
             return self.handle(&[]);
         }
@@ -359,8 +349,11 @@ impl Connection {
     fn deliver(&mut self) -> Result<(), Reason> {
         let (worker, now) = (self.worker, self.worker.launch.now());
         let inbox = mem::take(&mut *lock(&self.member.inbox));
-        let mut full = inbox.bytes > worker.launch.settings.limits.sendq;
-        for parcel in inbox.parcels {
+        if inbox.is_pressed(&worker.launch.settings.limits) {
+            worker.tell(None, |room| room.hub.relieve(self.id));
+        }
+        let mut full = false;
+        for parcel in inbox {
             full |= self.session.post(parcel, now, &mut self.outbox).is_err();
         }
         if full {
@@ -373,9 +366,7 @@ impl Connection {
     fn expire(&mut self) -> Result<(), Reason> {
         let (worker, own) = (self.worker, Some(self.id));
         let due = self.session.expire(worker.launch.now(), &self.outbox);
-        let ends = matches!(due, Due::Cut(_) | Due::Close);
-        worker.counters().timed_out.add(u64::from(ends));
-        match due {
+        match worker.counters().expired(due) {
             Due::Later => return Ok(()),
             Due::Resume => return self.handle(&[]),
             Due::Ping => worker.tell(own, |room| room.hub.ping(self.id)),

@@ -1,5 +1,6 @@
 //! Backpressure: who is slow waits or goes, and nobody else feels it.
 
+use std::collections::HashMap;
 use std::slice;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(super) const CHAT: &[Case] = cases![Chat:
     a_hundred_slow_of_a_thousand_are_cut_and_the_rest_get_everything,
     a_slow_member_that_recovers_loses_nothing,
     a_slow_member_of_another_worker_is_cut_at_once,
+    quick_speakers_get_nobody_cut_who_reads,
+    quick_speakers_get_nobody_cut_who_reads_across_two_workers,
     one_byte_now_and_then_does_not_hold_registration_open,
 ];
 
@@ -315,4 +318,42 @@ fn a_slow_member_that_recovers_loses_nothing(ctx: &Ctx) {
     let expected: Vec<u8> = (0..MESSAGES).flat_map(|n: usize| n.to_ne_bytes()).collect();
     assert_eq!(difference(&heard, &expected), None, "eight times the first wrong message");
     talker.hears_nothing();
+}
+
+/// 23: However quick those who speak are, nobody is cut who reads: the server hears them as it
+/// brings what they say, and not faster.
+fn quick_speakers_get_nobody_cut_who_reads(ctx: &Ctx) {
+    outrun(&ctx.busy_chat(&["--sendq", "16KiB"]));
+}
+
+/// 23: The same where a worker speaks and another one has to bring it.
+fn quick_speakers_get_nobody_cut_who_reads_across_two_workers(ctx: &Ctx) {
+    outrun(&ctx.busy_chat(&["--sendq", "16KiB", "--workers", "2"]));
+}
+
+/// Some speak all at once and say far more than a send queue holds, but less than each member's
+/// socket would take if it were not read at all: only the server itself can be too slow.
+#[track_caller]
+fn outrun(server: &Server) {
+    const SPEAKERS: usize = 4;
+    const MESSAGES: usize = 400;
+    let mut members: Vec<_> = (0..12).map(|n| server.member(&format!("m{n}"))).collect();
+    gather("#c", &mut members.iter_mut().collect::<Vec<_>>());
+    let all: String = (0..MESSAGES).map(|n| message("#c", n)).collect();
+    let (speakers, _) = members.split_at_mut(SPEAKERS);
+    speakers.iter_mut().for_each(|speaker| speaker.client.queue(all.as_bytes()));
+    pump("all to be said", &mut members, |members| {
+        members.iter().all(|member| member.client.unsent() == 0)
+    });
+    for (n, member) in members.iter_mut().enumerate() {
+        let others = SPEAKERS - usize::from(n < SPEAKERS);
+        let mut heard: HashMap<String, usize> = HashMap::new();
+        for _ in 0..others * MESSAGES {
+            let message = member.gets("PRIVMSG");
+            let next = heard.entry(message.from().to_owned()).or_default();
+            assert_eq!(number_of(&message), *next, "{} got {message:?}", member.nick);
+            *next += 1;
+        }
+        member.hears_nothing();
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cases::{Case, cases};
-use crate::client::{Client, pump, pump_for};
+use crate::client::{Client, End, pump, pump_for};
 use crate::member::{Message, gather};
 use crate::server::Server;
 use crate::surroundings::Surroundings;
@@ -30,7 +30,10 @@ pub(super) const ECHO: &[Case] = cases![Echo:
     the_counters_tell_the_truth,
 ];
 
-pub(super) const CHAT: &[Case] = cases![Chat: sigterm_says_goodbye_in_chat];
+pub(super) const CHAT: &[Case] = cases![Chat:
+    sigterm_says_goodbye_in_chat,
+    sigterm_does_not_reset_a_member_that_talks,
+];
 
 pub(super) const PREFORK_ECHO: &[Case] = cases![Echo only "serve-prefork":
     a_killed_process_takes_its_client_along_and_is_replaced,
@@ -114,6 +117,21 @@ fn sigterm_says_goodbye_in_chat(ctx: &Ctx) {
     server.signal(Signal::TERM);
     ann.is_cut();
     bob.is_cut();
+    assert_eq!(server.wait().code(), Some(0), "the exit code");
+}
+
+/// 46: Nor does a member lose its last words that is talking when the server stops: closed with
+/// something unread, its connection would be reset, and a reset may overtake what was sent before.
+fn sigterm_does_not_reset_a_member_that_talks(ctx: &Ctx) {
+    let mut server = ctx.chat(&["--max-recvq", "1MiB"]);
+    let mut ann = server.member("ann");
+    // Far over its ration: most of it waits in the kernel.
+    ann.client.send("PING t\r\n".repeat(30_000));
+    ann.gets("PONG");
+    server.signal(Signal::TERM);
+    ann.is_cut();
+    assert_eq!(ann.client.end(), Some(End::Closed), "how the stream ended");
+    drop(ann);
     assert_eq!(server.wait().code(), Some(0), "the exit code");
 }
 

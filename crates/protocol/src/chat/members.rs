@@ -165,10 +165,6 @@ impl Members {
         self.nicks.len()
     }
 
-    pub(super) fn contains(&self, key: MemberKey) -> bool {
-        self.slab.contains(key)
-    }
-
     pub(super) fn keys(&self) -> impl Iterator<Item = MemberKey> + '_ {
         self.slab.keys()
     }

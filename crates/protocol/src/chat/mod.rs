@@ -8,16 +8,20 @@
 //!
 //! What its sender is told gathers in one [`Reply`], the sender's own JOIN or PART included, and
 //! becomes one message. What others are told is encoded once and mailed to each while the line is
-//! handled. When both are done, whoever's mail ran over is cut: no member ever goes while
-//! somebody walks through a channel.
+//! handled.
 //!
 //! # Bounds
 //!
-//! A member may have [`crate::Limits::sendq`] bytes mailed and not taken. An answer that grows
-//! with the server (LIST, NAMES, WHO, MOTD) ends early, and says so in its last line, when half of
-//! that is used up: a big server does not cut a client by answering it. A sweep over all
-//! members (WHO or NAMES without a name) is not offered and gets its end alone; LIST is, because
-//! it is how people find a channel.
+//! A member may have [`crate::Limits::sendq`] bytes mailed and not taken. What would run over is
+//! not mailed, and the owner is told to cut the member. Mail that is not taken says nothing of
+//! the member, who may read it the moment it gets it: it is the worker that has not come to it.
+//! So from a quarter of that on nobody is asked for lines until it has ([`Hub::line`]): speakers
+//! wait for workers, and never for a slow member, whose mail is taken like all others'.
+//!
+//! An answer that grows with the server (LIST, NAMES, WHO, MOTD) ends early, and says so in its
+//! last line, when half of the send queue is used up: a big server does not cut a client by
+//! answering it. A sweep over all members (WHO or NAMES without a name) is not offered and gets its
+//! end alone; LIST is, because it is how people find a channel.
 
 mod channels;
 mod commands;
@@ -55,6 +59,10 @@ pub enum Parcel {
     Text(Message),
     /// The member has registered: its registration deadline is off.
     Welcome,
+    /// There is room again for the lines of this member, who was told that there was none.
+    Resume,
+    /// More was mailed to this member than it may have, and has been thrown away.
+    Overrun,
     /// The last parcel of this connection: these last words, which may be empty, go behind what
     /// is queued, or instead of it when it ran over; then close.
     Close(Message),
@@ -96,7 +104,7 @@ impl Hub {
             members: Members::new(workers),
             channels: Channels::new(),
             reply: Reply::new(server.clone()),
-            post: Post::new(workers, settings.limits.sendq),
+            post: Post::new(workers, &settings.limits),
             stopping: false,
             server,
             settings,
@@ -115,21 +123,25 @@ impl Hub {
                 self.sever(key, Farewell::Told, SHUTTING_DOWN);
             }
         }
-        self.cut_overrun();
     }
 
     /// One line of that connection. A connection that is unknown or on its way out is ignored.
-    pub fn line(&mut self, id: ConnId, line: Line<'_>, now: Time) {
-        let Some(from) = self.members.find(id) else { return };
+    ///
+    /// Returns whether there is room for more. If not, workers have mail to take first: whoever
+    /// is too quick for them would get members cut who read. This line was heard all the same;
+    /// the next should wait for [`Parcel::Resume`].
+    pub fn line(&mut self, id: ConnId, line: Line<'_>, now: Time) -> bool {
+        let Some(from) = self.members.find(id) else { return true };
         self.reply.set_limit(self.post.room(from));
         match line {
             Line::Whole(bytes) => self.command(from, &without_breaks(bytes), now),
             Line::TooLong => self.reply.numeric(&self.members[from], ERR_INPUTTOOLONG, &[]),
             Line::Refused(reason) => self.sever(from, Farewell::Told, reason.as_bytes()),
             Line::End => self.sever(from, Farewell::Closed, b"Connection closed"),
+            Line::Room => {}
         }
         self.send_reply(from);
-        self.cut_overrun();
+        self.post.has_room(id)
     }
 
     /// Asks a silent member for a sign of life.
@@ -138,7 +150,6 @@ impl Hub {
         // Like ERROR it has no source: whoever looks at the first word alone must know it.
         let message = self.post.encode(&[b"PING :", &self.server]);
         self.post.offer(key, &message);
-        self.cut_overrun();
     }
 
     /// Ends a member: tells it why (`ERROR :Closing link: REASON`), then closes, and tells those
@@ -146,14 +157,26 @@ impl Hub {
     pub fn cut(&mut self, id: ConnId, reason: &str) {
         let Some(key) = self.members.find(id) else { return };
         self.sever(key, Farewell::Told, reason.as_bytes());
-        self.cut_overrun();
+    }
+
+    /// For a worker that hands the mail it has taken on to others, who own the members: that of
+    /// `id` has passed a quarter of [`crate::Limits::sendq`] without its owner having come to it.
+    /// Until [`Hub::relieve`] there is no room for more ([`Hub::line`]). Not for a member that
+    /// does not read: nobody waits for that.
+    pub fn press(&mut self, id: ConnId) {
+        self.post.press(id);
+    }
+
+    /// The owner of `id` has come to its mail.
+    pub fn relieve(&mut self, id: ConnId) {
+        self.post.relieve(id);
     }
 
     /// A connection is gone: tells those who share a channel with it. Nothing when it was cut.
     pub fn leave(&mut self, id: ConnId, reason: &str) {
+        self.post.relieve(id);
         let Some(key) = self.members.find(id) else { return };
         self.sever(key, Farewell::Gone, reason.as_bytes());
-        self.cut_overrun();
     }
 
     /// The server stops: tells everyone, closes everyone, and does the same to whoever still
@@ -171,7 +194,7 @@ impl Hub {
     }
 
     /// Moves the mail for connections of `worker` into `mail`, which must be empty; its room is
-    /// used again.
+    /// used again, unless it is for a great deal.
     pub fn take(&mut self, worker: usize, mail: &mut Vec<Mail>) {
         self.post.take(worker, mail);
     }
@@ -225,16 +248,6 @@ impl Hub {
             }
             Farewell::Closed => self.post.force(key, Parcel::Close(Message::default())),
             Farewell::Gone => {}
-        }
-    }
-
-    /// Cuts those whose mail ran over. The news of it may make the mail of others run over, so
-    /// this goes on until nobody is left who is too slow; each goes only once, so it ends.
-    fn cut_overrun(&mut self) {
-        while let Some(key) = self.post.next_overrun() {
-            if self.members.contains(key) {
-                self.sever(key, Farewell::Told, b"SendQ exceeded");
-            }
         }
     }
 }

@@ -1,14 +1,19 @@
 //! The mail: one queue for each worker, in the order of the hub's decisions.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::members::MemberKey;
 use super::reply::add_line;
 use super::{Mail, Parcel};
-use crate::{ConnId, Message};
+use crate::{ConnId, Limits, Message};
 
-/// Marks a mailbox whose member is to be cut: nothing fits any more.
+/// Marks a mailbox that ran over: nothing fits any more.
 const CONDEMNED: usize = usize::MAX;
+
+/// The most mail for which a worker keeps room: a thousand members that join at once would leave
+/// room for a quarter of a million behind, and never again need it.
+const KEPT_WHEN_EMPTY: usize = 8192;
 
 /// What a delivery has to know of a member: two to a cache line, because a message to a channel
 /// touches one for each receiver and nothing else of it.
@@ -44,6 +49,10 @@ impl Workers {
         was
     }
 
+    fn is_empty(self) -> bool {
+        self.0.iter().all(|&bits| bits == 0)
+    }
+
     fn iter(self) -> impl Iterator<Item = usize> {
         (0..).zip(self.0).flat_map(|(word, mut bits)| {
             core::iter::from_fn(move || {
@@ -59,11 +68,17 @@ impl Workers {
 pub(super) struct Post {
     /// Most bytes mailed to one member and not taken.
     sendq: usize,
+    /// Bytes mailed to one member and not taken from which on nobody should say more.
+    mark: usize,
     queues: Vec<Queue>,
     /// By member key.
     mailboxes: Vec<Mailbox>,
-    /// Whose mail ran over: whoever is delivering goes on and cuts them afterwards.
-    overrun: Vec<MemberKey>,
+    /// Workers with a mailbox over the mark.
+    pressed: Workers,
+    /// Connections whose owner has taken their mail, but has not come to see it.
+    behind: BTreeSet<ConnId>,
+    /// Who is told when neither is left.
+    waiting: Vec<ConnId>,
     round: u64,
     /// Workers whose queue has mail that nobody was told of.
     unnamed: Workers,
@@ -71,12 +86,15 @@ pub(super) struct Post {
 }
 
 impl Post {
-    pub(super) fn new(workers: usize, sendq: usize) -> Post {
+    pub(super) fn new(workers: usize, limits: &Limits) -> Post {
         Post {
-            sendq,
+            sendq: limits.sendq,
+            mark: limits.high_water(),
             queues: (0..workers).map(|_| Queue { mail: Vec::new(), epoch: 0 }).collect(),
             mailboxes: Vec::new(),
-            overrun: Vec::new(),
+            pressed: Workers::default(),
+            behind: BTreeSet::new(),
+            waiting: Vec::new(),
             round: 0,
             unnamed: Workers::default(),
             scratch: Vec::new(),
@@ -100,8 +118,8 @@ impl Post {
         Arc::from(&self.scratch[..])
     }
 
-    /// Mails `message`, unless the member's mail would run over: then the member is noted to be
-    /// cut, and nothing more comes to it.
+    /// Mails `message`, unless the member's mail would run over: then its owner is told so, and
+    /// nothing more comes to it.
     pub(super) fn offer(&mut self, to: MemberKey, message: &Message) {
         let mailbox = &mut self.mailboxes[to.index()];
         let worker = mailbox.id.worker();
@@ -113,11 +131,14 @@ impl Post {
         if mailbox.untaken.saturating_add(message.len()) > self.sendq {
             if mailbox.untaken != CONDEMNED {
                 mailbox.untaken = CONDEMNED;
-                self.overrun.push(to);
+                self.force(to, Parcel::Overrun);
             }
             return;
         }
         mailbox.untaken += message.len();
+        if mailbox.untaken > self.mark {
+            self.pressed.insert(worker);
+        }
         if queue.mail.is_empty() {
             self.unnamed.insert(worker);
         }
@@ -139,14 +160,47 @@ impl Post {
         }
     }
 
-    /// Mails what has no bound because it comes only once in a member's life.
+    /// Mails what has no bound because it comes only once, in a member's life or between two
+    /// takings.
     pub(super) fn force(&mut self, to: MemberKey, parcel: Parcel) {
-        let id = self.mailboxes[to.index()].id;
-        let queue = &mut self.queues[id.worker()];
+        self.push(self.mailboxes[to.index()].id, parcel);
+    }
+
+    fn push(&mut self, to: ConnId, parcel: Parcel) {
+        let queue = &mut self.queues[to.worker()];
         if queue.mail.is_empty() {
-            self.unnamed.insert(id.worker());
+            self.unnamed.insert(to.worker());
         }
-        queue.mail.push(Mail { to: id, parcel });
+        queue.mail.push(Mail { to, parcel });
+    }
+
+    /// Whether `id` may go on speaking; if not, it is told when it may.
+    pub(super) fn has_room(&mut self, id: ConnId) -> bool {
+        let room = self.pressed.is_empty() && self.behind.is_empty();
+        if !room {
+            self.waiting.push(id);
+        }
+        room
+    }
+
+    /// As [`super::Hub::press`].
+    pub(super) fn press(&mut self, id: ConnId) {
+        self.behind.insert(id);
+    }
+
+    /// As [`super::Hub::relieve`].
+    pub(super) fn relieve(&mut self, id: ConnId) {
+        self.behind.remove(&id);
+        self.resume();
+    }
+
+    /// Tells those who wait, once there is room.
+    fn resume(&mut self) {
+        if self.pressed.is_empty() && self.behind.is_empty() {
+            for id in core::mem::take(&mut self.waiting) {
+                self.push(id, Parcel::Resume);
+            }
+        }
     }
 
     /// How long an answer may get that has no bound of its own: half the send queue, less what
@@ -157,16 +211,18 @@ impl Post {
         (self.sendq / 2).saturating_sub(if current { mailbox.untaken } else { 0 })
     }
 
-    /// A member whose mail ran over and who has not been named here before.
-    pub(super) fn next_overrun(&mut self) -> Option<MemberKey> {
-        self.overrun.pop()
-    }
-
     /// As [`super::Hub::take`].
     pub(super) fn take(&mut self, worker: usize, mail: &mut Vec<Mail>) {
         debug_assert!(mail.is_empty(), "mail that was taken and not posted");
-        let Some(queue) = self.queues.get_mut(worker) else { return };
+        if worker >= self.queues.len() {
+            return;
+        }
+        self.pressed.remove(worker);
+        // First, so that those of this worker who wait are told in the mail that is taken here.
+        self.resume();
+        let queue = &mut self.queues[worker];
         queue.epoch += 1;
+        mail.shrink_to(KEPT_WHEN_EMPTY);
         core::mem::swap(&mut queue.mail, mail);
         self.unnamed.remove(worker);
     }

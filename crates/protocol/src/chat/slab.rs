@@ -55,10 +55,6 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    pub(super) fn contains(&self, key: Key<T>) -> bool {
-        self.entries.get(key.index()).is_some_and(Option::is_some)
-    }
-
     pub(super) fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
@@ -98,7 +94,6 @@ mod tests {
         assert_eq!(keys.map(Key::index), [0, 1, 2]);
         assert_eq!(slab.remove(keys[1]), Some("b"));
         assert_eq!(slab.remove(keys[1]), None);
-        assert!(!slab.contains(keys[1]) && slab.contains(keys[2]));
         assert_eq!(slab.keys().map(Key::index).collect::<Vec<_>>(), [0, 2]);
         assert_eq!(slab.insert("d").index(), 1);
         assert_eq!((slab.len(), slab[keys[2]]), (3, "c"));

@@ -173,15 +173,15 @@ fn whoever_goes_frees_its_name_at_once() {
         ),
         (|world, id| world.hub.leave(id, "Reset"), &[("b", ":a!a@h QUIT :Reset")]),
         (
-            |world, id| world.hub.line(id, Line::End, world.now),
+            |world, id| _ = world.hub.line(id, Line::End, world.now),
             &[("a", "*close"), ("b", ":a!a@h QUIT :Connection closed")],
         ),
         (
-            |world, id| world.hub.line(id, Line::Refused("No"), world.now),
+            |world, id| _ = world.hub.line(id, Line::Refused("No"), world.now),
             &[("a", "*close ERROR :Closing link: No"), ("b", ":a!a@h QUIT :No")],
         ),
         (
-            |world, id| world.hub.line(id, Line::Whole(b"QUIT :x"), world.now),
+            |world, id| _ = world.hub.line(id, Line::Whole(b"QUIT :x"), world.now),
             &[("a", "*close ERROR :Closing link: Quit: x"), ("b", ":a!a@h QUIT :Quit: x")],
         ),
     ];

@@ -3,7 +3,8 @@
 //! `alice> JOIN #c` is a line from alice; `alice< :s 366 ...` is a line that she must get because
 //! of it, in the order written and with nothing between; `...` at its end stands for anything. Who
 //! is first heard of in a script is registered under that name beforehand, unless the name begins
-//! with `?`: that one has just connected. `< *close TEXT` and `< *welcome` are the other parcels.
+//! with `?`: that one has just connected. `< *close TEXT`, `< *welcome` and `< *overrun` are
+//! parcels that are no text.
 
 mod bounds;
 mod commands;
@@ -115,6 +116,8 @@ impl World {
             mail.entry(name.clone()).or_default().extend(match parcel {
                 Parcel::Text(message) => lines_of(&message),
                 Parcel::Welcome => vec!["*welcome".to_owned()],
+                Parcel::Overrun => vec!["*overrun".to_owned()],
+                Parcel::Resume => vec![],
                 Parcel::Close(last) if last.is_empty() => vec!["*close".to_owned()],
                 Parcel::Close(last) => vec![format!("*close {}", lines_of(&last).concat())],
             });

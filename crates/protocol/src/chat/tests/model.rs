@@ -312,7 +312,7 @@ fn run(script: &[(usize, Act)]) {
         match act {
             Act::Cut => world.hub.cut(id, "cut"),
             Act::Leave => world.hub.leave(id, "left"),
-            Act::End => world.hub.line(id, Line::End, world.now),
+            Act::End => _ = world.hub.line(id, Line::End, world.now),
             _ => {
                 if let Some(line) = line_of(act) {
                     world.hub.line(id, Line::Whole(line.as_bytes()), world.now);
