@@ -10,7 +10,8 @@
 //! thread-locals and may need the same std lock, so neither is kept across a wait.
 //!
 //! Run: `cargo run --release -p serve-may -- --workers 2 --mode chat`
-//! Read next: `serve-threads`, where the kernel switches the stacks, and `serve-smol`, with none.
+//! Read next: `serve-smol`, the same functions without stacks, and `serve-threads`, where the
+//! kernel switches them, and a thread in `recv` cannot be woken, so that chat takes two.
 
 mod room;
 
@@ -72,6 +73,9 @@ fn serve(launch: &'static Launch) -> Result<(), Failure> {
         Box::leak(Box::new(Shared { launch, chat, listener, room, alarm: Condvar::new() }));
     spawn(|| shared.accept());
     launch.on_stop(|| shared.stop())?;
+    if launch.workers > 1 {
+        launch.log.warn("may 0.3.51 has a race between workers: see README.md, or use one");
+    }
     launch.warn_beyond(MOST_COROUTINES, "a stack takes two of the memory mappings of a process");
     launch.announce();
     shared.mind_deadlines();
