@@ -66,6 +66,7 @@ struct Extra {
 fn serve(launch: &'static Launch<Extra>) -> Result<(), Failure> {
     let listener = launch.listen()?;
     let size = usize::from(launch.extra.processes);
+    launch.warn_beyond(size, "each takes a process: raise --processes");
     launch.share_counters(sys::shared(size + 1).map_err(Failure::of("shared memory"))?);
     let pair = |timeout| {
         let kind = (AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC);
@@ -79,6 +80,7 @@ fn serve(launch: &'static Launch<Extra>) -> Result<(), Failure> {
     let pool: &'static Pool = Box::leak(Box::new(Pool {
         launch,
         listener,
+        parent: getpid(),
         seats: sys::shared(size + 1).map_err(Failure::of("shared memory"))?,
         inbox: pair(None).map_err(Failure::of("socketpair"))?,
         links: links.map_err(Failure::of("socketpair, one for each process in chat"))?,
@@ -90,6 +92,8 @@ fn serve(launch: &'static Launch<Extra>) -> Result<(), Failure> {
 struct Pool {
     launch: &'static Launch<Extra>,
     listener: TcpListener,
+    /// Who forks and waits for signals.
+    parent: Pid,
     /// One for each process of the pool, and one more, for the hub.
     seats: &'static [Seat],
     /// Chat: what everybody tells the hub.
@@ -196,8 +200,8 @@ impl Pool {
     /// The life of a child, which ends with its parent.
     fn child(&'static self, index: usize) -> ! {
         let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-        if getppid().as_raw() <= 1 {
-            exit(1);
+        if getppid() != self.parent {
+            exit(1); // It has died before that took effect.
         }
         self.seats[index].pid.store(getpid().as_raw(), SeqCst);
         if index == self.size() {
@@ -249,7 +253,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Stops everybody. Each ends by itself within the drain timeout; a second signal ends all.
+    /// Stops everybody. Each ends by itself within the drain timeout. Who does not, because it is
+    /// itself stopped, say, is ended; a second signal ends all.
     fn stop(&'static self) -> Result<(), Failure> {
         self.launch.log.info("told to stop: draining");
         let workers = || self.seats[..self.size()].iter();
@@ -257,7 +262,9 @@ impl Pool {
         self.tell(&Packets::of(ConnId::from_bits(0), frame::STOP, b""), SendFlags::empty());
         alive().for_each(|pid| signal(pid, Signal::SIGTERM));
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
-        while alive().next().is_some() {
+        let end = self.launch.now() + self.launch.drain_timeout + TICK;
+        while alive().next().is_some() && self.launch.now() < end {
+            alarm::set(1); // And look again.
             match self.launch.next_signal() {
                 Heard::Report => self.launch.report(),
                 Heard::Look => self.reap()?,
@@ -299,7 +306,7 @@ impl Pool {
         let (there, taken) = self.count();
         // Early enough, so that nobody waits for a process to be forked.
         if there < self.wanted((taken + 1).saturating_sub(SPARE * self.launch.workers / 2)) {
-            signal(getppid().as_raw(), Signal::SIGALRM);
+            signal(self.parent.as_raw(), Signal::SIGALRM);
         }
         let inside = self.seats.iter().filter(|seat| seat.taken.load(SeqCst));
         let same = |seat: &Seat| [0, 1].map(|half: usize| seat.ip[half].load(SeqCst)) == ip;
@@ -315,7 +322,10 @@ impl Pool {
     }
 }
 
-/// It fails when the process has gone, and then there is nothing to do.
+/// It fails when the process has gone, and then there is nothing to do. Nor is there when a seat
+/// has become empty meanwhile: 0 would be everybody.
 fn signal(pid: i32, signal: Signal) {
-    let _ = kill(Pid::from_raw(pid), signal);
+    if pid > 0 {
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
 }
