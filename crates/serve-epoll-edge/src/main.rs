@@ -192,8 +192,9 @@ impl Worker {
         let (outbox, ready, reading) = (Outbox::default(), EventFlags::OUT, true);
         let conn = Conn { socket, session, outbox, ready, reading, _place: place };
         let (id, conn) = self.conns.insert(conn);
-        let (data, both) = (EventData::new_u64(id.bits()), EventFlags::IN | EventFlags::OUT);
+        let both = EventFlags::IN | EventFlags::OUT;
         let all = both | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET;
+        let data = EventData::new_u64(id.bits());
         if epoll::add(&self.epoll, &conn.socket, data, all).is_err() {
             return drop(self.conns.remove(id));
         }

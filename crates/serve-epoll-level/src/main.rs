@@ -188,9 +188,9 @@ impl Worker {
         let (outbox, interest) = (Outbox::default(), EventFlags::IN);
         let conn = Conn { socket, session, outbox, interest, _place: place };
         let (id, conn) = self.conns.insert(conn);
-        if epoll::add(&self.epoll, &conn.socket, EventData::new_u64(id.bits()), interest).is_err() {
-            self.conns.remove(id);
-            return;
+        let data = EventData::new_u64(id.bits());
+        if epoll::add(&self.epoll, &conn.socket, data, interest).is_err() {
+            return drop(self.conns.remove(id));
         }
         if let Some(hub) = &self.shared.hub {
             lock(hub).open(id, &peer.to_string(), self.now);
@@ -225,7 +225,7 @@ impl Worker {
                 self.handle(id, len);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.counters.would_blocks.add(1)
+                self.counters.would_blocks.add(1);
             }
             Err(_) => {
                 self.counters.read_errors.add(1);

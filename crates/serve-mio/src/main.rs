@@ -12,7 +12,7 @@
 //! Read next: `serve-polling`, the other portable loop, told once and no more until it asks again.
 
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind::WouldBlock, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::mem;
 use std::net::{self, Shutdown, SocketAddr};
 use std::process::ExitCode;
@@ -145,10 +145,10 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             let next = self.deadlines.next().min(self.accept_at).min(self.drain_until);
-            let next = if self.listed.is_empty() { next } else { Time::ZERO };
+            let next = if self.listed.is_empty() { next } else { self.now };
             let timeout = (next < Time::NEVER).then(|| next.after(self.now));
             match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result.map_err(Failure::of("mio"))?,
             }
             self.counters.wakeups.add(1);
@@ -175,7 +175,7 @@ impl Worker {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
                 Ok((socket, peer)) => self.admit(socket, peer),
-                Err(error) if error.kind() == WouldBlock => {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     return self.counters.would_blocks.add(1);
                 }
                 Err(error) if launch::is_shortage(&error) => {
@@ -232,7 +232,7 @@ impl Worker {
                     self.handle(id, len);
                     left = left.saturating_sub(len.max(4096)); // Reading little is not free.
                 }
-                Err(error) if error.kind() == WouldBlock => {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.counters.would_blocks.add(1);
                     conn.readable = false;
                 }
@@ -269,7 +269,7 @@ impl Worker {
                     self.counters.bytes_out.add(len as u64);
                     conn.outbox.advance(len);
                 }
-                Err(error) if error.kind() == WouldBlock => {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.counters.would_blocks.add(1);
                     conn.writable = false;
                 }

@@ -223,7 +223,7 @@ impl Worker {
                 self.handle(id, len);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.counters.would_blocks.add(1)
+                self.counters.would_blocks.add(1);
             }
             Err(_) => {
                 self.counters.read_errors.add(1);
