@@ -42,8 +42,10 @@ impl Disturbed {
         };
         phase.faults.merge(faults);
         phase.faults.merge(calm.faults);
-        phase.histograms.iter_mut().for_each(|(name, _)| *name = "disturbed");
-        phase.histograms.extend(calm.histograms.into_iter().map(|(_, before)| ("calm", before)));
+        // The first histogram is the most telling one; in an open loop it has others beside it.
+        phase.histograms.iter_mut().take(1).for_each(|(name, _)| *name = "disturbed");
+        let before = calm.histograms.into_iter().take(1);
+        phase.histograms.extend(before.map(|(_, before)| ("calm", before)));
         // The seconds are those of the window: the calm was before it.
         phase.seconds.iter_mut().for_each(|second| second.counts.push(Vec::new()));
         Ok(disturbed)

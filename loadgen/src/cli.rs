@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, FromArgMatches, Parser, Subcommand};
 
+use crate::synthetic::{self, Service};
 use crate::workload::{Changes, Mode};
 
 /// Drives any server that speaks the line protocol, checks every byte, and says what it costs.
@@ -39,7 +40,7 @@ pub enum Command {
     Completions(Completions),
     /// Print a manual page, for man -l -
     Man(Man),
-    /// The null reference: a bare epoll echo loop without protocol
+    /// The null reference: a bare epoll echo loop without protocol, or with known service times
     #[command(hide = true)]
     NullServer(NullServer),
     /// A bare epoll client that checks nothing
@@ -356,6 +357,29 @@ pub struct NullServer {
     /// Burn so much CPU time for each receive
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     pub work: Duration,
+    /// Answer each line after a time from this distribution: constant:TIME,
+    /// bimodal:TIME:TIME:CHANCE or pareto:LEAST:EXPONENT:MOST
+    #[arg(long, value_name = "TIMES", conflicts_with = "work")]
+    pub service: Option<Service>,
+    /// With --service: stand still once, after so many lines
+    #[arg(long, value_name = "LINES", requires = "service", requires = "stall_for")]
+    pub stall_after: Option<u64>,
+    /// How long to stand still
+    #[arg(long, value_name = "DURATION", requires = "stall_after",
+          value_parser = humantime::parse_duration)]
+    pub stall_for: Option<Duration>,
+    /// Seed of the service times
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+impl NullServer {
+    /// The server with known service times, if it is that one.
+    pub fn synthetic(&self) -> Option<synthetic::Plan> {
+        let Self { listen, service, seed, .. } = *self;
+        let stall = self.stall_after.zip(self.stall_for);
+        service.map(|service| synthetic::Plan { listen, service, stall, seed })
+    }
 }
 
 /// Flags of the bare client.

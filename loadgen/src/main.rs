@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use loadgen::cli::{Cli, Command};
-use loadgen::{command, doctor, null, report, run, schema, shell};
+use loadgen::{command, doctor, null, report, run, schema, shell, synthetic};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -19,9 +19,11 @@ fn main() -> ExitCode {
         Command::Schema => schema::command(),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
-        Command::NullServer(args) => {
-            null::serve(args.listen, args.work).map(|()| ExitCode::SUCCESS)
+        Command::NullServer(args) => match args.synthetic() {
+            Some(plan) => synthetic::serve(plan),
+            None => null::serve(args.listen, args.work),
         }
+        .map(|()| ExitCode::SUCCESS),
         Command::NullClient(args) => {
             null::drive(args.addr, args.connections, args.size as usize, args.duration)
                 .map(|()| ExitCode::SUCCESS)

@@ -82,10 +82,14 @@ fn echo(peer: &OwnedFd, buffer: &mut [u8]) -> bool {
         Err(Errno::AGAIN | Errno::INTR) => return true,
         Err(_) => return false,
     };
-    let mut rest = &buffer[..received];
-    while !rest.is_empty() {
-        match send(peer, rest, SendFlags::NOSIGNAL) {
-            Ok(n) => rest = &rest[n..],
+    send_all(peer, &buffer[..received])
+}
+
+/// Writes everything, waiting for the peer where it must. `false` once the peer is gone.
+pub(crate) fn send_all(peer: &OwnedFd, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        match send(peer, bytes, SendFlags::NOSIGNAL) {
+            Ok(n) => bytes = &bytes[n..],
             Err(Errno::AGAIN | Errno::INTR) => {
                 let _ = poll(&mut [PollFd::new(peer, PollFlags::OUT)], None);
             }

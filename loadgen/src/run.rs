@@ -15,6 +15,7 @@ use crate::check::{Fault, FaultLog, FaultyOpening};
 use crate::cost::{Cost, Snapshot, kernel_memory, resident};
 use crate::drive::{Disturbers, Phase, PhaseResult, Plan, Second, Team};
 use crate::models::{How, Target};
+use crate::pacing::OpenLoop;
 use crate::progress::Progress;
 use crate::server::{Server, Start};
 use crate::stats::Latency;
@@ -30,6 +31,10 @@ const BUSY: f64 = 0.95;
 const STOLEN: f64 = 0.01;
 /// Part by which connections × depth may differ from rate × mean latency.
 const LITTLE: f64 = 0.10;
+/// Part by which an open loop may send more or less than was asked for.
+const OFF_RATE: f64 = 0.005;
+/// How late the 99th percentile of an open loop's messages may be sent.
+const LATE: Duration = Duration::from_micros(200);
 /// Part by which the second half of a window may differ from the first.
 const DRIFT: f64 = 0.15;
 
@@ -109,9 +114,15 @@ pub struct Measured {
     pub disturbed: Option<Disturbed>,
     /// Length of the window in seconds.
     pub window_seconds: f64,
-    /// Latencies by name: `latency` in echo; `first`, `median` and `last` delivery in fan-out;
-    /// in churn `answered`, from the connect to the first answer, and `visit`, to the end; `calm`
-    /// and `disturbed` of bystanders.
+    /// What became of the schedule, in an open loop.
+    #[serde(default)]
+    pub open_loop: Option<OpenLoop>,
+    /// Latencies by name. Closed loop: `latency` in echo; `first`, `median` and `last` delivery in
+    /// fan-out. Open loop: `response` (from the time of the schedule to the answer), `service`
+    /// (from the write to the answer) and `lateness` (from the schedule to the write) in echo; in
+    /// fan-out the deliveries, from the time of the schedule, and `lateness`. Churn: `answered`,
+    /// from the connect to the first answer, and `visit`, to the end. Bystanders: `calm` and
+    /// `disturbed`.
     pub latency: BTreeMap<String, Latency>,
     /// Busiest generator thread's part of a processor, from 0 to 1.
     pub generator_cpu: f64,
@@ -162,10 +173,12 @@ pub struct Report {
 }
 
 impl Measured {
-    /// The latency that a table shows: of a line in echo, of the last delivery in fan-out, of the
-    /// whole visit in churn, of bystanders while they are disturbed.
+    /// The latency that a table shows: of a line in echo (in an open loop from the time of the
+    /// schedule), of the last delivery in fan-out, of the whole visit in churn, of bystanders
+    /// while they are disturbed.
     pub fn main_latency(&self) -> Option<&Latency> {
-        ["latency", "last", "visit", "disturbed"].iter().find_map(|name| self.latency.get(*name))
+        let names = ["latency", "response", "last", "visit", "disturbed"];
+        names.iter().find_map(|name| self.latency.get(*name))
     }
 }
 
@@ -270,6 +283,7 @@ impl Outcome {
             slices: Vec::new(),
             histograms: Vec::new(),
             seconds: Vec::new(),
+            open_loop: None,
             faults,
         };
         Self {
@@ -399,23 +413,59 @@ fn judge(workload: &Workload, outcome: &Outcome) -> (Verdict, Option<Measured>) 
         let percent = outcome.stolen * 100.0;
         reasons.push(format!("other guests of this host took processor time ({percent:.1} %)"));
     }
-    if let Some(drift) = drift(&phase.slices).filter(|drift| drift.abs() > DRIFT) {
-        reasons.push(format!("the rate drifted during the run ({:+.0} %)", drift * 100.0));
-    }
-    if let Some(latency) = measured.main_latency() {
-        let finished = measured
-            .visits_per_second
-            .unwrap_or(measured.messages_per_second / measured.deliveries_per_sent);
-        let busy = finished * latency.mean / 1e9;
-        let asked = workload.in_flight() as f64;
-        if (busy / asked - 1.0).abs() > LITTLE {
-            reasons.push(format!(
-                "Little's law is violated (rate x latency is {busy:.1} in flight, not {asked})"
-            ));
-        }
+    match &measured.open_loop {
+        Some(open) => doubt_open(workload, &measured, open, &mut reasons),
+        None => doubt_closed(workload, &measured, &phase.slices, &mut reasons),
     }
     let status = if reasons.is_empty() { Status::Valid } else { Status::Suspect };
     (Verdict { status, reasons }, Some(measured))
+}
+
+/// A closed loop's rate is the server's and steady, and its windows are full.
+fn doubt_closed(w: &Workload, measured: &Measured, slices: &[u64], reasons: &mut Vec<String>) {
+    if let Some(drift) = drift(slices).filter(|drift| drift.abs() > DRIFT) {
+        reasons.push(format!("the rate drifted during the run ({:+.0} %)", drift * 100.0));
+    }
+    let Some(latency) = measured.main_latency() else { return };
+    let finished = measured
+        .visits_per_second
+        .unwrap_or(measured.messages_per_second / measured.deliveries_per_sent);
+    let busy = finished * latency.mean / 1e9;
+    let asked = w.in_flight() as f64;
+    if (busy / asked - 1.0).abs() > LITTLE {
+        reasons.push(format!(
+            "Little's law is violated (rate x latency is {busy:.1} in flight, not {asked})"
+        ));
+    }
+}
+
+/// An open loop's messages leave when their time has come, and all of them do.
+fn doubt_open(w: &Workload, measured: &Measured, open: &OpenLoop, reasons: &mut Vec<String>) {
+    if open.unsent > 0 {
+        reasons.push(format!(
+            "messages were not sent by the end of the window, and their response times are \
+             missing ({} of {})",
+            open.unsent, open.scheduled
+        ));
+    }
+    let off = open.sent_per_second / w.rate.unwrap_or(f64::INFINITY) - 1.0;
+    // Half a message is what rounding to whole ones takes.
+    if off.abs() > OFF_RATE + 0.5 / open.scheduled.max(1) as f64 {
+        reasons.push(format!("the rate asked for was not kept ({:+.1} %)", off * 100.0));
+    }
+    let late = measured.latency.get("lateness").map_or(0, |lateness| lateness.p99);
+    if late > LATE.as_nanos() as u64 {
+        let late = crate::table::time(late as f64);
+        // More than one in a hundred had to wait, and so the 99th percentile did.
+        reasons.push(match open.queued * 100 > open.sent {
+            true => format!(
+                "messages waited for a connection with room: too few connections, or a server \
+                 that cannot keep up or stalled ({} of {}, lateness p99 {late})",
+                open.queued, open.sent
+            ),
+            false => format!("the generator was late (lateness p99 {late})"),
+        });
+    }
 }
 
 fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
@@ -437,6 +487,7 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
             .map(|(name, histogram)| ((*name).to_owned(), Latency::of(histogram)))
             .collect(),
         disturbed: outcome.disturbed.clone(),
+        open_loop: phase.open_loop,
         generator_cpu: phase.cpu_ns as f64 / phase.window_ns as f64,
         generator_cpu_ns_per_message: phase.cpu_ns as f64 / phase.in_window as f64,
         cost: outcome.cost.clone(),

@@ -10,6 +10,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::bystanders::Disturbed;
+use crate::pacing::OpenLoop;
 use crate::run::{Report, Status};
 
 pub use comparison::comparison;
@@ -95,8 +96,9 @@ pub fn report(report: &Report) -> String {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
     row("server", report.server.clone());
-    row("workload", format!("{} (closed loop): {}", w.name, w.summary));
-    row("connections, size, depth", format!("{}, {} bytes, {}", w.connections, w.size, w.depth));
+    row("workload", format!("{}: {}", w.name, w.summary));
+    row("loop", w.loop_kind());
+    row("connections, size, depth", format!("{}, {}, {}", w.connections, w.size_kind(), w.depth));
     if let Some(on) = report.flood_control {
         row("flood control", if on { "on" } else { "off" }.into());
     }
@@ -114,6 +116,9 @@ pub fn report(report: &Report) -> String {
         if m.deliveries_per_sent > 1.0 {
             let sent = m.messages_per_second / m.deliveries_per_sent;
             row("sent/s", format!("{}; a message is one delivery", number(sent)));
+        }
+        if let Some(open) = &m.open_loop {
+            open_loop(open, &mut row);
         }
         for (name, l) in &m.latency {
             let of = |ns: u64| time(ns as f64);
@@ -163,6 +168,17 @@ fn disturbance(disturbed: &Disturbed, row: &mut impl FnMut(&str, String)) {
             fate.cpu * 100.0
         ),
     );
+}
+
+fn open_loop(open: &OpenLoop, row: &mut impl FnMut(&str, String)) {
+    let OpenLoop { scheduled, sent, unsent, queued, pipelined, dropped, sent_per_second } = *open;
+    row("sent of scheduled", format!("{} of {}", thousands(sent), thousands(scheduled)));
+    row("sent/s, of the schedule", number(sent_per_second));
+    let counts = [unsent, queued, pipelined, dropped].map(thousands);
+    let [unsent, queued, pipelined, dropped] = counts;
+    let busy = format!("{queued} queued, {pipelined} pipelined, {dropped} dropped");
+    row("not sent in the window", unsent);
+    row("found every connection busy", busy);
 }
 
 fn cost(cost: Option<&crate::cost::Cost>, row: &mut impl FnMut(&str, String)) {

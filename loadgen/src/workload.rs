@@ -1,16 +1,18 @@
 //! What to ask of a server: the workloads of `workloads/*.toml`, and the flags that change them.
 
+mod refuse;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::check::{HEADER, MAX_CONNECTIONS};
 use crate::drive::Disturbance;
+use crate::pacing::{self, Arrivals, WhenBusy};
 
 /// The workloads that come with the program: name and TOML.
-const BUILT_IN: [(&str, &str); 13] = [
+const BUILT_IN: [(&str, &str); 15] = [
     ("ping-pong", include_str!("../workloads/ping-pong.toml")),
     ("pipelined", include_str!("../workloads/pipelined.toml")),
     ("fan-out", include_str!("../workloads/fan-out.toml")),
@@ -24,17 +26,9 @@ const BUILT_IN: [(&str, &str); 13] = [
     ("half-open", include_str!("../workloads/half-open.toml")),
     ("hog", include_str!("../workloads/hog.toml")),
     ("working-handler", include_str!("../workloads/working-handler.toml")),
+    ("open-loop", include_str!("../workloads/open-loop.toml")),
+    ("mixed-sizes", include_str!("../workloads/mixed-sizes.toml")),
 ];
-
-/// The protocol's default limit on a line, its end included, in bytes.
-const MAX_ECHO: u32 = 65_536;
-/// What is left of a chat line of 512 bytes after a long source and a channel name.
-const MAX_CHAT: u32 = 350;
-
-/// The longest phase.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-/// The slowest handler.
-const SLOWEST: Duration = Duration::from_secs(1);
 
 /// Which half of the protocol a server is to speak.
 #[derive(
@@ -71,10 +65,24 @@ pub struct Workload {
     pub connections: u32,
     /// Connections that talk (echo).
     pub active: u32,
-    /// Bytes of a line with its end (echo), or of a message's text (chat).
+    /// Bytes of a line with its end (echo), or of a message's text (chat); the mean of `sizes`.
     pub size: u32,
-    /// Lines in flight on an active connection, or messages in flight of a speaker.
+    /// Where lines differ in size (echo): sizes in bytes with their weights.
+    #[serde(default)]
+    pub sizes: Vec<(u32, u32)>,
+    /// Lines in flight on an active connection, or messages in flight of a speaker; in an open
+    /// loop the most of them.
     pub depth: u32,
+    /// Messages sent for each second, over all connections: an open loop. Without it the loop is
+    /// closed: each answer makes room for the next message.
+    #[serde(default)]
+    pub rate: Option<f64>,
+    /// How the times of an open loop's messages are drawn.
+    #[serde(default)]
+    pub arrivals: Arrivals,
+    /// What an open loop does with a message that finds every connection busy.
+    #[serde(default)]
+    pub when_busy: WhenBusy,
     /// Chat channels.
     pub channels: u32,
     /// Members of each channel.
@@ -132,8 +140,16 @@ struct Sheet {
     mode: Mode,
     connections: Option<u32>,
     active: Option<u32>,
+    #[serde(default)]
     size: u32,
+    #[serde(default)]
+    sizes: Vec<(u32, u32)>,
     depth: u32,
+    rate: Option<f64>,
+    #[serde(default)]
+    arrivals: Arrivals,
+    #[serde(default)]
+    when_busy: WhenBusy,
     channels: Option<u32>,
     members: Option<u32>,
     speakers: Option<u32>,
@@ -177,6 +193,19 @@ pub struct Changes {
     /// Bytes of a line with its end (echo), or of a message's text (chat)
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..))]
     pub size: Option<u32>,
+    /// Sizes of lines in bytes with their weights, such as 64:90,1024:9,16384:1 (echo)
+    #[arg(long, value_name = "BYTES:WEIGHT", value_delimiter = ',', conflicts_with = "size",
+          value_parser = pacing::parse_share)]
+    pub sizes: Vec<(u32, u32)>,
+    /// Open loop: messages to send for each second over all connections, answered or not
+    #[arg(long, value_name = "PER_SECOND")]
+    pub rate: Option<f64>,
+    /// How the times of an open loop are drawn
+    #[arg(long, value_name = "HOW")]
+    pub arrivals: Option<Arrivals>,
+    /// What an open loop does with a message when every connection has --depth lines in flight
+    #[arg(long, value_name = "WHAT")]
+    pub when_busy: Option<WhenBusy>,
     /// Lines in flight on a connection, or messages in flight of a speaker
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub depth: Option<u32>,
@@ -219,6 +248,7 @@ impl Changes {
         match chat {
             true => Self {
                 active: None,
+                sizes: Vec::new(),
                 churn: None,
                 disturbance: None,
                 disturbers: None,
@@ -278,8 +308,13 @@ impl Workload {
             true => format!(" ({} active)", self.active),
             false => String::new(),
         };
-        let Self { name, connections, size, depth, .. } = self;
-        format!("{name}, {connections} connections{active}, {size} B, depth {depth}")
+        let size = match &self.sizes[..] {
+            [] => format!("{} B", self.size),
+            _ => format!("{} B on average", self.size),
+        };
+        let Self { name, connections, depth, .. } = self;
+        let rate = self.rate.map_or(String::new(), |rate| format!(", {rate}/s"));
+        format!("{name}, {connections} connections{active}, {size}, depth {depth}{rate}")
     }
 
     /// Whether the server is asked to wait or to work for each line.
@@ -293,6 +328,30 @@ impl Workload {
         let disturbers = if self.disturbance.is_some() { self.disturbers } else { 0 };
         let again = if self.churn.is_some() { self.connections } else { 0 };
         self.connections.saturating_add(again).saturating_add(disturbers)
+    }
+
+    /// The rate, and how it is kept, in words.
+    pub fn loop_kind(&self) -> String {
+        let Some(rate) = self.rate else { return "closed loop".into() };
+        let arrivals = match self.arrivals {
+            Arrivals::Poisson => "Poisson arrivals",
+            Arrivals::Uniform => "equal gaps",
+        };
+        let busy = match self.when_busy {
+            WhenBusy::Queue => "queue",
+            WhenBusy::Pipeline => "pipeline",
+            WhenBusy::Drop => "drop",
+        };
+        let rate = crate::table::number(rate);
+        format!("open loop, {rate} messages/s, {arrivals}, when busy: {busy}")
+    }
+
+    /// The size of a line, or of all that there are, in words.
+    pub fn size_kind(&self) -> String {
+        match &self.sizes[..] {
+            [] => format!("{} bytes", self.size),
+            mix => format!("{} bytes (by weight)", pacing::shares(mix)),
+        }
     }
 
     /// How many messages can be in flight at once; in churn, how many visits.
@@ -326,6 +385,11 @@ impl Sheet {
             connections = channels.saturating_mul(members);
         }
         let active = changes.active.or(self.active).unwrap_or(connections);
+        let sizes = match (changes.size, &changes.sizes[..]) {
+            (None, []) => self.sizes,
+            (_, sizes) => sizes.to_vec(),
+        };
+        let size = changes.size.unwrap_or(self.size);
         let workload = Workload {
             name: name.to_owned(),
             summary: self.summary,
@@ -333,8 +397,12 @@ impl Sheet {
             connections,
             // Fewer connections than the file's active ones mean that all of them talk.
             active: if changes.active.is_none() { active.min(connections) } else { active },
-            size: changes.size.unwrap_or(self.size),
+            size: if sizes.is_empty() { size } else { pacing::mean_size(&sizes) },
+            sizes,
             depth: changes.depth.unwrap_or(self.depth),
+            rate: changes.rate.or(self.rate),
+            arrivals: changes.arrivals.unwrap_or(self.arrivals),
+            when_busy: changes.when_busy.unwrap_or(self.when_busy),
             channels,
             members,
             speakers: changes.speakers.or(self.speakers).unwrap_or(0),
@@ -348,73 +416,6 @@ impl Sheet {
         };
         workload.refuse_nonsense(changes)?;
         Ok(workload)
-    }
-}
-
-impl Workload {
-    fn refuse_nonsense(&self, changes: &Changes) -> Result<()> {
-        let name = &self.name;
-        let header = HEADER as u32;
-        let (least, most) = match self.mode {
-            Mode::Echo => (header + 1, MAX_ECHO),
-            Mode::Chat => (header, MAX_CHAT),
-        };
-        if !(least..=most).contains(&self.size) {
-            bail!(
-                "--size {} does not fit {name}: {least} to {most} bytes, because each line \
-                 carries its connection and sequence number and must fit the protocol's limit",
-                self.size
-            );
-        }
-        if self.connections > MAX_CONNECTIONS {
-            bail!("--connections {} is more than {MAX_CONNECTIONS}", self.connections);
-        }
-        if self.duration.is_zero() {
-            bail!("--duration must be longer than nothing, for example 5s");
-        }
-        if self.duration.max(self.warmup) > LONGEST {
-            bail!("--duration and --warmup are at most a day each");
-        }
-        if self.wait.max(self.work) > SLOWEST {
-            bail!("--wait and --work are at most a second each: longer is a stall");
-        }
-        if self.active > self.connections {
-            bail!("--active {} is more than --connections {}", self.active, self.connections);
-        }
-        match self.mode {
-            Mode::Echo => {
-                let chat = [changes.channels, changes.members, changes.speakers];
-                if chat.iter().any(Option::is_some) {
-                    bail!("--channels, --members and --speakers belong to fan-out, not to {name}");
-                }
-                if self.churn.is_some() && self.active < self.connections {
-                    bail!("all visitors of {name} ask; leave --active out");
-                }
-                if self.churn.is_some() && self.disturbance.is_some() {
-                    bail!("bystanders stay; leave out --churn or --disturbance");
-                }
-                if changes.disturbers.is_some() && self.disturbance.is_none() {
-                    bail!("--disturbers needs a --disturbance, for example hog");
-                }
-            }
-            Mode::Chat => {
-                if self.churn.is_some() || self.disturbance.is_some() {
-                    bail!("--churn and --disturbance belong to the echo workloads, not to {name}");
-                }
-                if changes.active.is_some() {
-                    bail!("--active belongs to the echo workloads; {name} has --speakers");
-                }
-                if self.members < 2 || self.speakers > self.members {
-                    bail!(
-                        "{} speakers among {} members in a channel: at least 2 members, and no \
-                         more speakers than members; change --connections, --members or --speakers",
-                        self.speakers,
-                        self.members
-                    );
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -443,6 +444,15 @@ mod tests {
     }
 
     #[test]
+    fn a_size_replaces_a_mix_of_sizes_and_a_mix_a_size() {
+        let one = find("mixed-sizes", &Changes { size: Some(100), ..Changes::default() }).unwrap();
+        assert_eq!((one.size, one.sizes.len()), (100, 0));
+        let sizes = vec![(50, 1), (150, 1)];
+        let mix = find("ping-pong", &Changes { sizes, ..Changes::default() }).unwrap();
+        assert_eq!((mix.size, mix.sizes.len()), (100, 2));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         let with = |change: fn(&mut Changes)| {
             let mut changes = Changes::default();
@@ -454,5 +464,10 @@ mod tests {
         assert!(find("fan-out", &with(|c| c.connections = Some(1))).is_err());
         assert!(find("ping-pong", &with(|c| c.speakers = Some(1))).is_err());
         assert!(find("nothing", &Changes::default()).is_err());
+        assert!(find("ping-pong", &with(|c| c.when_busy = Some(WhenBusy::Drop))).is_err());
+        assert!(find("ping-pong", &with(|c| c.rate = Some(0.0))).is_err());
+        assert!(find("ping-pong", &with(|c| c.rate = Some(f64::NAN))).is_err());
+        assert!(find("ping-pong", &with(|c| c.sizes = vec![(64, 1), (8, 1)])).is_err());
+        assert!(find("fan-out", &with(|c| c.sizes = vec![(64, 1)])).is_err());
     }
 }

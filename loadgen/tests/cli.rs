@@ -121,6 +121,13 @@ fn numbers_that_do_not_fit_are_refused() {
     run(&["--workload", "fan-out", "--size", "500"], &["15 to 350"]);
     run(&["--workload", "fan-out", "--speakers", "300"], &["no more speakers than members"]);
     run(&["--workload", "fan-out", "--mode", "echo"], &["drives chat"]);
+    run(&["--rate", "0"], &["--rate 0 is not between"]);
+    run(&["--when-busy", "drop"], &["give it a --rate"]);
+    run(&["--sizes", "64:90,1024"], &["BYTES:WEIGHT"]);
+    run(&["--sizes", "64:90,8:1"], &["--size 8 does not fit"]);
+    run(&["--workload", "fan-out", "--sizes", "64:1,65:1"], &["--sizes belongs to the echo"]);
+    let pipelined = ["--workload", "fan-out", "--rate", "9", "--when-busy", "pipeline"];
+    run(&pipelined, &["belongs to echo"]);
     run(&["--server-cpus", "4000"], &["processors"]);
     run(&["--wait", "5ms"], &["a server of this workspace"]);
     run(&["--workload", "working-handler"], &["a server of this workspace"]);
@@ -384,7 +391,7 @@ fn a_killed_generator_leaves_no_server() {
 #[test]
 fn list_names_everything() {
     let text = String::from_utf8(loadgen(&["list"]).stdout).unwrap();
-    for name in ["epoll-level", "tokio-per-core", "ping-pong", "fan-out", "churn", "by name"] {
+    for name in ["epoll-level", "tokio-per-core", "fan-out", "churn", "by name", "open-loop"] {
         assert!(text.contains(name), "{name}: {text}");
     }
     let value: Value = serde_json::from_slice(&loadgen(&["list", "--json"]).stdout).unwrap();

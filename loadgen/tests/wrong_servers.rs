@@ -71,6 +71,9 @@ const PING_PONG: [&str; 4] = ["--workload", "ping-pong", "--connections", "8"];
 const PIPELINED: [&str; 6] = ["--workload", "pipelined", "--connections", "8", "--depth", "4"];
 const CHURN: [&str; 8] =
     ["--workload", "churn", "--connections", "8", "--churn", "50", "--depth", "4"];
+const OPEN: [&str; 6] = ["--workload", "open-loop", "--connections", "8", "--rate", "100000"];
+const MIXED: [&str; 6] = ["--workload", "mixed-sizes", "--connections", "8", "--depth", "4"];
+const OPEN_CHAT: [&str; 6] = ["--workload", "fan-out", "--members", "6", "--rate", "100000"];
 const FAN_OUT: [&str; 6] = ["--workload", "fan-out", "--members", "6", "--speakers", "2"];
 
 #[test]
@@ -80,6 +83,9 @@ fn right_servers_are_not_invalid() {
         (common::echo(Wrong::Nothing), &PIPELINED),
         (common::echo(Wrong::Nothing), &CHURN),
         (common::chat(Wrong::Nothing), &FAN_OUT),
+        (common::echo(Wrong::Nothing), &OPEN),
+        (common::echo(Wrong::Nothing), &MIXED),
+        (common::chat(Wrong::Nothing), &OPEN_CHAT),
     ] {
         let seen = run(addr, args);
         assert_eq!(seen.code, Some(0), "{}", seen.faults);
@@ -93,6 +99,9 @@ fn dropped() {
     wrong_echo(Wrong::Drop, &PIPELINED, "lost");
     wrong_echo(Wrong::Drop, &PING_PONG, "unanswered");
     wrong_chat(Wrong::Drop, &FAN_OUT, "lost");
+    wrong_echo(Wrong::Drop, &OPEN, "unanswered");
+    wrong_chat(Wrong::Drop, &OPEN_CHAT, "lost");
+    wrong_echo(Wrong::Drop, &MIXED, "lost");
 }
 
 #[test]
@@ -101,6 +110,8 @@ fn swapped() {
     wrong_echo(Wrong::Swap, &PING_PONG, "crossed");
     wrong_echo(Wrong::Swap, &PIPELINED, "crossed");
     wrong_chat(Wrong::OtherChannel, &FAN_OUT, "crossed");
+    wrong_echo(Wrong::Swap, &OPEN, "crossed");
+    wrong_echo(Wrong::Swap, &MIXED, "crossed");
 }
 
 #[test]
@@ -109,6 +120,7 @@ fn truncated() {
     wrong_echo(Wrong::Truncate, &PING_PONG, "truncated");
     wrong_echo(Wrong::Stop, &PING_PONG, "truncated");
     wrong_chat(Wrong::Truncate, &FAN_OUT, "truncated");
+    wrong_echo(Wrong::Truncate, &MIXED, "truncated");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //!
 //! Chat has no back-pressure toward a speaker, so an unbounded speaker would only measure how a
 //! server cuts slow members. Here each speaker has a window of messages that have not yet been
-//! delivered to all: the loop is closed by the slowest member of its channel.
+//! delivered to all: the loop is closed by the slowest member of its channel. With a rate the
+//! loop is open: a message leaves when its time has come, by a speaker whose window has room, and
+//! its deliveries are timed from then.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -16,9 +18,10 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::ledger::{Delivery, HISTOGRAMS, Ledger, Shape};
+use super::ledger::{Delivery, HISTOGRAMS, LATENESS, Ledger, Shape};
+use super::pacer::{BURST, Due, Pace, Pacer};
 use super::window::{Step, Window};
-use super::{BATCH, Driver, NAP, Phase, PhaseResult, Poller, RECEIVE, Shared, connect};
+use super::{BATCH, Driver, NAP, Phase, PhaseResult, Poller, RECEIVE, Shared, TIMER, connect};
 use crate::check::{Fault, FaultyOpening, Payload, show};
 
 /// The longest line of the protocol, its end included, in bytes.
@@ -52,6 +55,8 @@ pub(super) struct Fanout {
     poller: Poller,
     members: Vec<Member>,
     ledger: Ledger,
+    /// In an open loop, when speakers speak.
+    pacer: Option<Pacer>,
     /// Unfinished lines, one place of [`MAX_LINE`] bytes for each member.
     tails: Vec<u8>,
     /// Room for an unfinished line, then for what is received after it.
@@ -61,18 +66,21 @@ pub(super) struct Fanout {
 }
 
 impl Fanout {
-    /// The channels of `shape`.
+    /// The channels of `shape`; with a `pace`, an open loop.
     pub(super) fn new(
         addr: SocketAddr,
         shape: Shape,
+        pace: Option<Pace>,
         payload: Payload,
         stall: Duration,
     ) -> Result<Self> {
         let members = (shape.channels * shape.members) as usize;
+        let poller = Poller::new()?;
         Ok(Self {
             addr,
             stall,
-            poller: Poller::new()?,
+            pacer: pace.map(|pace| Pacer::new(pace, &poller)).transpose()?,
+            poller,
             members: Vec::with_capacity(members),
             ledger: Ledger::new(shape, payload),
             tails: vec![0; members * MAX_LINE],
@@ -85,7 +93,9 @@ impl Fanout {
         loop {
             self.turn(window)?;
             match window.batch(self.ledger.outstanding, shared) {
-                Step::Go | Step::StopSending => {}
+                Step::Go => {}
+                // What was due by now is still sent, if a speaker has room.
+                Step::StopSending => self.send_due(u32::MAX, window)?,
                 Step::Finish => return Ok(()),
             }
         }
@@ -93,21 +103,65 @@ impl Fanout {
 
     /// One batch of events, then the speakers whose windows it has opened.
     fn turn(&mut self, window: &mut Window) -> Result<()> {
-        for n in 0..self.poller.wait(NAP)? {
+        let patience = match &mut self.pacer {
+            Some(pacer) => pacer.patience(window)?,
+            None => NAP,
+        };
+        for n in 0..self.poller.wait(patience)? {
             let (index, ready) = self.poller.event(n);
+            if index == TIMER {
+                continue;
+            }
             if ready.contains(EventFlags::OUT) {
                 self.write(index, window)?;
             }
             if ready.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
                 self.read(index, window)?;
             }
+            let due = |pacer: &Pacer| window.sending && pacer.due(window.now()).is_some();
+            if self.pacer.as_ref().is_some_and(due) {
+                self.send_due(BURST, window)?;
+            }
+        }
+        if self.pacer.is_some() {
+            return if window.sending { self.send_due(BURST, window) } else { Ok(()) };
         }
         // After the batch, and not at once: what one batch of events has made room for leaves in
         // one write for each speaker. The wait is in no latency, which begins with the write.
-        while let Some(speaker) = self.ledger.take_open() {
+        while let Some((speaker, _)) = self.ledger.take_open() {
             if window.sending {
                 self.speak(speaker, window)?;
             }
+        }
+        Ok(())
+    }
+
+    /// In an open loop: sends what is due, `most` messages at a time.
+    fn send_due(&mut self, most: u32, window: &mut Window) -> Result<()> {
+        let Some(pacer) = &mut self.pacer else { return Ok(()) };
+        while let Some((speaker, freed)) = self.ledger.take_open() {
+            let left = self.ledger.in_flight(speaker);
+            pacer.answered(speaker, left + freed, left);
+        }
+        for _ in 0..most {
+            let (Some(pacer), now) = (&mut self.pacer, window.now()) else { break };
+            let Some(intended) = pacer.due(now) else { break };
+            let (members, ledger) = (&self.members, &self.ledger);
+            let in_flight = |speaker| {
+                let dead = members[ledger.index_of(speaker)].dead;
+                (!dead).then(|| ledger.in_flight(speaker))
+            };
+            let speaker = match pacer.take(intended, now, 0, in_flight) {
+                Due::Send(speaker) => speaker,
+                Due::Dropped => continue,
+                Due::Wait => break,
+            };
+            if window.record {
+                window.note(LATENESS, now - intended);
+            }
+            let index = self.ledger.index_of(speaker);
+            self.ledger.say(speaker, intended, &mut self.members[index].out, window);
+            self.write(index, window)?;
         }
         Ok(())
     }
@@ -348,18 +402,27 @@ impl Driver for Fanout {
             out.extend_from_slice(b"\r\n");
         }
         self.say_all(0..all as usize)?;
-        self.reach(0..all as usize, Stage::Joined, shared)
+        self.reach(0..all as usize, Stage::Joined, shared)?;
+        if let Some(pacer) = &mut self.pacer {
+            pacer.takers(self.ledger.speakers());
+        }
+        Ok(())
     }
 
     fn run(&mut self, phase: Phase, shared: &Shared) -> Result<PhaseResult> {
-        let mut window = Window::new(phase, self.stall, &HISTOGRAMS);
-        if window.sending {
+        let names = if self.pacer.is_some() { &HISTOGRAMS[..] } else { &HISTOGRAMS[..LATENESS] };
+        let mut window = Window::new(phase, self.stall, names);
+        if let Some(pacer) = &mut self.pacer {
+            pacer.begin(phase.duration());
+        } else if window.sending {
             for speaker in self.ledger.speakers() {
                 self.speak(speaker, &mut window)?;
             }
         }
         self.drain(&mut window, shared)?;
         self.ledger.settle(&mut window);
-        Ok(window.finish())
+        let mut result = window.finish();
+        result.open_loop = self.pacer.as_ref().map(Pacer::counts);
+        Ok(result)
     }
 }

@@ -12,11 +12,12 @@ use crate::check::{Fault, Payload, parse_header, parse_hex, show};
 /// Length of a nickname: `u` and five hexadecimal digits.
 const NICK: usize = 6;
 
-/// The histograms of a phase, and their places in it.
-pub(super) const HISTOGRAMS: [&str; 3] = ["last", "first", "median"];
+/// The histograms of a phase, and their places in it; only an open loop has the last one.
+pub(super) const HISTOGRAMS: [&str; 4] = ["last", "first", "median", "lateness"];
 const LAST: usize = 0;
 const FIRST: usize = 1;
 const MEDIAN: usize = 2;
+pub(super) const LATENESS: usize = 3;
 
 /// The measures of a thread's share of a fan-out workload.
 #[derive(Clone, Copy, Debug)]
@@ -41,14 +42,16 @@ struct Speaker {
     sent: u32,
     /// Messages delivered to all; those from here to `sent` are in flight.
     completed: u32,
-    /// Set while the speaker is in the list of those whose window has opened.
-    listed: bool,
+    /// Messages delivered to all since the speaker was taken from the list of those whose window
+    /// has opened; it is in that list if there are any.
+    freed: u32,
 }
 
 /// One message in flight.
 #[derive(Clone, Copy, Default)]
 struct Flight {
-    sent_at: u64,
+    /// When it was sent, or in an open loop when it was to be sent.
+    since: u64,
     heard: u32,
 }
 
@@ -102,11 +105,16 @@ impl Ledger {
         0..self.speakers.len() as u32
     }
 
-    /// Takes a speaker whose window has opened.
-    pub(super) fn take_open(&mut self) -> Option<u32> {
+    /// Takes a speaker whose window has opened, and by how many messages.
+    pub(super) fn take_open(&mut self) -> Option<(u32, u32)> {
         let speaker = self.open.pop()?;
-        self.speakers[speaker as usize].listed = false;
-        Some(speaker)
+        Some((speaker, std::mem::take(&mut self.speakers[speaker as usize].freed)))
+    }
+
+    /// Messages of a speaker that are not yet delivered to all.
+    pub(super) fn in_flight(&self, speaker: u32) -> u32 {
+        let Speaker { sent, completed, .. } = self.speakers[speaker as usize];
+        sent.wrapping_sub(completed)
     }
 
     /// The member that a speaker is.
@@ -152,26 +160,28 @@ impl Ledger {
 
     /// Fills a speaker's window with messages, written to `out`.
     pub(super) fn speak(&mut self, speaker: u32, out: &mut Vec<u8>, window: &mut Window) {
+        let now = window.now();
+        while self.in_flight(speaker) < self.shape.depth {
+            self.say(speaker, now, out, window);
+        }
+    }
+
+    /// Writes one message to `out`; its deliveries are timed from `since`.
+    pub(super) fn say(&mut self, speaker: u32, since: u64, out: &mut Vec<u8>, window: &mut Window) {
         let index = self.index_of(speaker);
         let (channel, id) = (self.channel(index), self.shape.base + index as u32);
-        let sent_at = window.now();
-        loop {
-            let Speaker { sent, completed, .. } = self.speakers[speaker as usize];
-            if sent.wrapping_sub(completed) >= self.shape.depth {
-                return;
-            }
-            out.extend_from_slice(b"PRIVMSG ");
-            out.extend_from_slice(&channel);
-            out.extend_from_slice(b" :");
-            let at = out.len();
-            out.resize(at + self.payload.longest(), 0);
-            self.payload.write(id, sent, &mut out[at..]);
-            out.extend_from_slice(b"\r\n");
-            *self.flight(speaker, sent) = Flight { sent_at, heard: 0 };
-            self.speakers[speaker as usize].sent = sent.wrapping_add(1);
-            self.outstanding += 1;
-            window.sent += 1;
-        }
+        let sent = self.speakers[speaker as usize].sent;
+        out.extend_from_slice(b"PRIVMSG ");
+        out.extend_from_slice(&channel);
+        out.extend_from_slice(b" :");
+        let at = out.len();
+        out.resize(at + self.payload.longest(), 0);
+        self.payload.write(id, sent, &mut out[at..]);
+        out.extend_from_slice(b"\r\n");
+        *self.flight(speaker, sent) = Flight { since, heard: 0 };
+        self.speakers[speaker as usize].sent = sent.wrapping_add(1);
+        self.outstanding += 1;
+        window.sent += 1;
     }
 
     /// The fast path: `data` begins with a whole delivery that is exactly the one due from its
@@ -213,7 +223,7 @@ impl Ledger {
         let receivers = self.shape.members - 1;
         let flight = self.flight(speaker, seq);
         flight.heard += 1;
-        let (heard, age) = (flight.heard, now.saturating_sub(flight.sent_at));
+        let (heard, age) = (flight.heard, now.saturating_sub(flight.since));
         window.total += 1;
         if window.record {
             if heard == 1 {
@@ -230,7 +240,8 @@ impl Ledger {
             self.outstanding = self.outstanding.saturating_sub(1);
             let state = &mut self.speakers[speaker as usize];
             state.completed = state.completed.wrapping_add(1);
-            if !std::mem::replace(&mut state.listed, true) {
+            state.freed += 1;
+            if state.freed == 1 {
                 self.open.push(speaker);
             }
         }

@@ -136,14 +136,17 @@ impl<N: Notes> Lines<N> {
         Ok(())
     }
 
-    /// So many more lines are to be written on a connection, and answered.
+    /// So many more lines are to be written on a connection, and answered. Returns the number of
+    /// the first.
     #[inline]
-    pub(super) fn ask(&mut self, index: usize, lines: u32) {
+    pub(super) fn ask(&mut self, index: usize, lines: u32) -> u32 {
         let conn = &mut self.conns[index];
+        let first = conn.goal;
         if !conn.dead {
-            conn.goal = conn.goal.wrapping_add(lines);
+            conn.goal = first.wrapping_add(lines);
             self.outstanding += u64::from(lines);
         }
+        first
     }
 
     /// Serves the `n`th event of the last wait. Returns what was answered, if anything was.

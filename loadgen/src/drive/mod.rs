@@ -11,6 +11,9 @@ mod echo;
 mod fanout;
 mod ledger;
 mod line;
+mod open;
+mod pacer;
+mod schedule;
 mod team;
 mod window;
 
@@ -25,6 +28,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::time::Timespec;
 
 use crate::check::FaultLog;
+use crate::pacing::OpenLoop;
 
 pub use connect::Shortage;
 pub use disturb::{Disturbance, Disturbers, Fate};
@@ -36,6 +40,8 @@ const BATCH: usize = 128;
 const NAP: Duration = Duration::from_millis(50);
 /// Events taken in one go.
 const EVENTS: usize = 1024;
+/// The index of a timer's events.
+const TIMER: usize = usize::MAX;
 /// Size of the one receive buffer of a loop, in bytes.
 const RECEIVE: usize = 256 * 1024;
 
@@ -62,6 +68,16 @@ pub enum Phase {
     Touch,
 }
 
+impl Phase {
+    /// How long it keeps sending.
+    fn duration(self) -> Duration {
+        match self {
+            Self::Load { duration, .. } => duration,
+            Self::Touch => Duration::ZERO,
+        }
+    }
+}
+
 /// What one phase brought, over one thread or, once merged, over all.
 #[derive(Debug)]
 pub struct PhaseResult {
@@ -81,6 +97,8 @@ pub struct PhaseResult {
     pub histograms: Vec<(&'static str, Histogram<u64>)>,
     /// The same second by second, from the beginning of the window to the last answer.
     pub seconds: Vec<Second>,
+    /// What became of the schedule, in an open loop.
+    pub open_loop: Option<OpenLoop>,
     /// What was wrong.
     pub faults: FaultLog,
 }
@@ -106,6 +124,9 @@ impl PhaseResult {
             sum.merge(second);
         }
         self.seconds.extend(seconds);
+        if let (Some(sum), Some(other)) = (&mut self.open_loop, &other.open_loop) {
+            sum.merge(other);
+        }
         self.faults.merge(other.faults);
     }
 }
@@ -164,6 +185,12 @@ impl Poller {
     /// Registers a descriptor for reading; level-triggered, once and for all.
     fn add(&self, fd: impl AsFd, index: usize) -> Result<()> {
         self.ctl(fd, index, epoll::EventFlags::IN, true)
+    }
+
+    /// Registers a timer, whose expiry wakes the next wait once and needs no read.
+    fn add_timer(&self, fd: impl AsFd) -> Result<()> {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        self.ctl(fd, TIMER, flags, true)
     }
 
     /// Asks for writability as well, or no longer; only a full socket buffer leads here.

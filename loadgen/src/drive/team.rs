@@ -12,8 +12,11 @@ use super::churn::Churn;
 use super::echo::Echo;
 use super::fanout::Fanout;
 use super::ledger::Shape;
+use super::open::Open;
+use super::pacer::Pace;
 use super::{Driver, Phase, PhaseResult, Shared};
 use crate::check::Payload;
+use crate::pacing::text_sizes;
 use crate::workload::{Mode, Workload};
 
 /// How often the watching thread is called while a phase runs.
@@ -144,6 +147,16 @@ fn work(make: Make, shared: &Shared, commands: &Receiver<Phase>, reports: &Sende
     }
 }
 
+/// What thread `n`, with its `share` of the speaking connections, has of an open loop.
+fn pace(plan: &Plan<'_>, n: u32, share: f64) -> Option<Pace> {
+    let Workload { rate, arrivals, when_busy, depth, .. } = *plan.workload;
+    let rate = rate.map(|rate| rate * share)?;
+    let offset = (f64::from(n) + 0.5) / f64::from(plan.threads);
+    // Different threads, different times; the payload's own numbers come from the bare seed.
+    let seed = plan.seed ^ (u64::from(n) + 1).wrapping_mul(0xd134_2543_de82_ef95);
+    Some(Pace { rate, arrivals, offset, when_busy, depth, seed })
+}
+
 /// One driver for each thread, the work divided as evenly as it goes.
 fn drivers(plan: &Plan<'_>) -> Vec<Make> {
     let Plan { addr, workload, seed, stall, .. } = *plan;
@@ -160,13 +173,21 @@ fn drivers(plan: &Plan<'_>) -> Vec<Make> {
                 if ids.is_empty() {
                     continue;
                 }
+                let sizes = workload.sizes.clone();
                 let visit = workload.churn.map(|lines| (lines, depth));
+                let pace = pace(plan, n, f64::from(active) / f64::from(workload.active));
                 makes.push(Box::new(move || {
-                    let payload = Payload::new(seed, size - 1);
-                    if let Some(visit) = visit {
-                        return Ok(Box::new(Churn::new(addr, ids, visit, payload, stall)?));
-                    }
-                    Ok(Box::new(Echo::new(addr, ids, active, depth, payload, stall)?))
+                    let payload = match &sizes[..] {
+                        [] => Payload::new(seed, size - 1),
+                        mix => Payload::mixed(seed, &text_sizes(mix)),
+                    };
+                    Ok(match (visit, pace) {
+                        (Some(visit), _) => Box::new(Churn::new(addr, ids, visit, payload, stall)?),
+                        (_, Some(pace)) => {
+                            Box::new(Open::new(addr, ids, active, pace, payload, stall)?)
+                        }
+                        _ => Box::new(Echo::new(addr, ids, active, depth, payload, stall)?),
+                    })
                 }));
             }
             Mode::Chat => {
@@ -176,10 +197,11 @@ fn drivers(plan: &Plan<'_>) -> Vec<Make> {
                 }
                 let base = channels.start * members;
                 let channels = channels.len() as u32;
+                let pace = pace(plan, n, f64::from(channels) / f64::from(workload.channels));
                 let shape = Shape { base, channels, members, speakers, depth };
                 makes.push(Box::new(move || {
                     let payload = Payload::new(seed, size);
-                    Ok(Box::new(Fanout::new(addr, shape, payload, stall)?))
+                    Ok(Box::new(Fanout::new(addr, shape, pace, payload, stall)?))
                 }));
             }
         }

@@ -172,6 +172,7 @@ impl Window {
             slices: self.slices,
             histograms: self.histograms,
             seconds: self.seconds,
+            open_loop: None,
             faults: self.faults,
         }
     }

@@ -63,6 +63,7 @@ fn merged(runs: &[&Report]) -> Result<Report> {
     let mut report = Report { measured: None, ..(*first).clone() };
     report.workload.connections = runs.iter().map(|run| run.workload.connections).sum();
     report.workload.active = runs.iter().map(|run| run.workload.active).sum();
+    report.workload.rate = runs.iter().map(|run| run.workload.rate).sum();
     report.settings.threads = runs.iter().map(|run| run.settings.threads).sum();
     report.settings.generator_cpus = Vec::new();
     for run in others {
@@ -119,6 +120,9 @@ fn sum(all: &[&Measured]) -> Result<Measured> {
         merged.bytes_per_second += other.bytes_per_second;
         merged.visits_per_second =
             merged.visits_per_second.zip(other.visits_per_second).map(|(a, b)| a + b);
+        if let (Some(sum), Some(theirs)) = (&mut merged.open_loop, &other.open_loop) {
+            sum.merge(theirs);
+        }
         merged.window_seconds = merged.window_seconds.max(other.window_seconds);
         for (name, histogram) in &mut merged.histograms {
             let same = other.histograms.iter().find(|(theirs, _)| theirs == name);

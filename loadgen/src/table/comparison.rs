@@ -4,7 +4,7 @@ use super::{bytes, draw, number, status, time};
 use crate::compare::{Comparison, Flip, Row, Section, text};
 use crate::run::Status;
 use crate::stats::{FEWEST_ROUNDS, Ratio, Spread};
-use crate::workload::Workload;
+use crate::workload::{Mode, Workload};
 
 /// Connections from which on memory per idle connection is more than a matter of page sizes.
 const ENOUGH_CONNECTIONS: u32 = 500;
@@ -135,8 +135,9 @@ fn section(section: &Section, letter: String, rounds: u32) -> String {
     let rows: Vec<_> = section.rows.iter().map(|row| cells(row, w, idle)).collect();
     let mut text = format!("\n{letter}. {}: {}\n", w.name, w.summary);
     text.push_str(&format!(
-        "{}\n{} of {rounds} rounds of {:.2} s; median [range]; ranked by {}\n",
+        "{}\n{}; {} of {rounds} rounds of {:.2} s; median [range]; ranked by {}\n",
         w.point(),
+        w.loop_kind(),
         section.rounds,
         w.duration.as_secs_f64(),
         section.ranked_by,
@@ -154,6 +155,9 @@ fn section(section: &Section, letter: String, rounds: u32) -> String {
             ),
             "",
         ));
+    }
+    if w.rate.is_some() && w.mode == Mode::Echo {
+        text.push_str("p99: from the time in the schedule to the answer\n");
     }
     text.push_str(&draw(&header, &rows, 2));
     notes(section, &mut text);

@@ -1,0 +1,131 @@
+//! Which workloads make no sense, and what to do about it.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::{Changes, Mode, Workload};
+use crate::check::{HEADER, MAX_CONNECTIONS};
+use crate::pacing::WhenBusy;
+
+/// The protocol's default limit on a line, its end included, in bytes.
+const MAX_ECHO: u32 = 65_536;
+/// What is left of a chat line of 512 bytes after a long source and a channel name.
+const MAX_CHAT: u32 = 350;
+
+/// The lowest and the highest rate of an open loop, in messages a second.
+const MIN_RATE: f64 = 0.01;
+const MAX_RATE: f64 = 1e8;
+
+/// The longest phase.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The slowest handler.
+const SLOWEST: Duration = Duration::from_secs(1);
+
+impl Workload {
+    /// Fails, with what to do, on numbers that do not fit together.
+    pub(super) fn refuse_nonsense(&self, changes: &Changes) -> Result<()> {
+        self.refuse_sizes()?;
+        self.refuse_pace(changes)?;
+        if self.connections > MAX_CONNECTIONS {
+            bail!("--connections {} is more than {MAX_CONNECTIONS}", self.connections);
+        }
+        if self.duration.is_zero() {
+            bail!("--duration must be longer than nothing, for example 5s");
+        }
+        if self.duration.max(self.warmup) > LONGEST {
+            bail!("--duration and --warmup are at most a day each");
+        }
+        if self.wait.max(self.work) > SLOWEST {
+            bail!("--wait and --work are at most a second each: longer is a stall");
+        }
+        if self.active > self.connections {
+            bail!("--active {} is more than --connections {}", self.active, self.connections);
+        }
+        match self.mode {
+            Mode::Echo => self.refuse_echo(changes),
+            Mode::Chat => self.refuse_chat(changes),
+        }
+    }
+
+    fn refuse_sizes(&self) -> Result<()> {
+        let name = &self.name;
+        let header = HEADER as u32;
+        let (least, most) = match self.mode {
+            Mode::Echo => (header + 1, MAX_ECHO),
+            Mode::Chat => (header, MAX_CHAT),
+        };
+        let sizes: Vec<u32> = match &self.sizes[..] {
+            [] => vec![self.size],
+            mix => mix.iter().map(|&(size, _)| size).collect(),
+        };
+        if let Some(size) = sizes.iter().find(|size| !(least..=most).contains(size)) {
+            bail!(
+                "--size {size} does not fit {name}: {least} to {most} bytes, because each line \
+                 carries its connection and sequence number and must fit the protocol's limit"
+            );
+        }
+        Ok(())
+    }
+
+    fn refuse_echo(&self, changes: &Changes) -> Result<()> {
+        let name = &self.name;
+        let chat = [changes.channels, changes.members, changes.speakers];
+        if chat.iter().any(Option::is_some) {
+            bail!("--channels, --members and --speakers belong to fan-out, not to {name}");
+        }
+        if self.churn.is_some() && self.active < self.connections {
+            bail!("all visitors of {name} ask; leave --active out");
+        }
+        if self.churn.is_some() && self.disturbance.is_some() {
+            bail!("bystanders stay; leave out --churn or --disturbance");
+        }
+        if changes.disturbers.is_some() && self.disturbance.is_none() {
+            bail!("--disturbers needs a --disturbance, for example hog");
+        }
+        Ok(())
+    }
+
+    fn refuse_chat(&self, changes: &Changes) -> Result<()> {
+        let name = &self.name;
+        if self.churn.is_some() || self.disturbance.is_some() {
+            bail!("--churn and --disturbance belong to the echo workloads, not to {name}");
+        }
+        if !self.sizes.is_empty() {
+            bail!("--sizes belongs to the echo workloads; {name} has --size");
+        }
+        if changes.active.is_some() {
+            bail!("--active belongs to the echo workloads; {name} has --speakers");
+        }
+        if self.members < 2 || self.speakers > self.members {
+            bail!(
+                "{} speakers among {} members in a channel: at least 2 members, and no \
+                 more speakers than members; change --connections, --members or --speakers",
+                self.speakers,
+                self.members
+            );
+        }
+        Ok(())
+    }
+
+    fn refuse_pace(&self, changes: &Changes) -> Result<()> {
+        match self.rate {
+            None if changes.arrivals.is_some() || changes.when_busy.is_some() => {
+                bail!("--arrivals and --when-busy belong to an open loop: give it a --rate");
+            }
+            Some(rate) if !(MIN_RATE..=MAX_RATE).contains(&rate) => {
+                bail!("--rate {rate} is not between {MIN_RATE} and {MAX_RATE} messages a second");
+            }
+            Some(_) if self.churn.is_some() => {
+                bail!("--rate belongs to connections that last: leave --churn out");
+            }
+            Some(_) if self.mode == Mode::Chat && self.when_busy == WhenBusy::Pipeline => {
+                bail!(
+                    "--when-busy pipeline belongs to echo: raise --depth of {} instead",
+                    self.name
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+}

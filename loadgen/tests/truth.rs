@@ -1,0 +1,192 @@
+//! What is reported is what was injected: a server with known service times, or one that stalls.
+//!
+//! A busy machine can only add to a latency, so the tests that run everywhere ask for no more than
+//! what must show whatever else the machine does. The exact ones want a quiet machine:
+//!
+//! ```text
+//! cargo test --release -p loadgen --test truth -- --ignored --nocapture --test-threads 1
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+use loadgen::synthetic::Service;
+use serde_json::Value;
+
+const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
+/// The percentiles that are compared, by their names in reports.
+const RANKS: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)];
+
+/// A server with known service times.
+struct Synthetic {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+    addr: String,
+}
+
+impl Synthetic {
+    fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(LOADGEN)
+            .args(["exec", "--cpus", "0", "--parent", &std::process::id().to_string(), "--"])
+            .args([LOADGEN, "null-server"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let addr = line.trim().strip_prefix("listening on ").unwrap().to_owned();
+        Self { child, out, addr }
+    }
+
+    /// Ends it; returns what it says that it has injected.
+    fn injected(mut self) -> Value {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let mut text = String::new();
+        self.out.read_to_string(&mut text).unwrap();
+        self.child.wait().unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+/// `loadgen run` against it, without a warm-up.
+fn run(addr: &str, args: &[&str]) -> Value {
+    let output = Command::new(LOADGEN)
+        .args(["run", "--json", "--warmup", "0s", "--addr", addr])
+        .args(args)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let value: Value = serde_json::from_slice(&output.stdout).expect(&stderr);
+    assert!(!value["run"]["measured"].is_null(), "{}", value["run"]["verdict"]);
+    value["run"].clone()
+}
+
+fn latency(run: &Value, name: &str, of: &str) -> f64 {
+    run["measured"]["latency"][name][of].as_f64().unwrap()
+}
+
+fn ms(ns: f64) -> f64 {
+    ns / 1e6
+}
+
+/// A stall of 0.4 s in a window of 1.2 s, under both kinds of loop.
+#[test]
+fn open_loop_shows_a_stall_and_closed_loop_hides_it() {
+    let stalling = ["--service", "constant:1ms", "--stall-after", "450", "--stall-for", "400ms"];
+    let server = Synthetic::start(&stalling);
+    let load = ["--workload", "open-loop", "--connections", "50", "--duration", "1200ms"];
+    let open = run(&server.addr, &[&load[..], &["--rate", "1000"]].concat());
+    // A third of the messages come due while the server stands still, and wait for from 0 to
+    // 0.4 s: one in ten of all waits for more than 0.4 s - 0.1 x 1.2 s.
+    let p90 = ms(latency(&open, "response", "p90"));
+    assert!(p90 > 270.0, "p90 of {p90} ms");
+    let counts = &open["measured"]["open_loop"];
+    let count = |name: &str| counts[name].as_u64().unwrap();
+    assert_eq!(count("scheduled"), 1200);
+    assert_eq!(count("sent") + count("unsent"), 1200);
+    assert!(count("queued") > 0, "50 connections are soon busy: {counts}");
+
+    let server = Synthetic::start(&stalling);
+    let load = ["--workload", "ping-pong", "--connections", "50", "--duration", "1200ms"];
+    let closed = run(&server.addr, &load);
+    // One message of each connection at most waits for the stall, whatever the users would feel.
+    let hidden = ms(latency(&closed, "latency", "p90"));
+    assert!(hidden < p90 / 2.0, "closed loop: p90 of {hidden} ms, open loop: {p90} ms");
+    assert!(ms(latency(&closed, "latency", "max")) > 390.0, "one of them did wait");
+}
+
+/// No answer comes before its time, and the times are those that were injected or more.
+#[test]
+fn service_times_are_at_least_what_was_injected() {
+    let server = Synthetic::start(&["--service", "bimodal:2ms:40ms:0.2"]);
+    let load = ["--workload", "open-loop", "--connections", "100", "--duration", "500ms"];
+    let run =
+        run(&server.addr, &[&load[..], &["--rate", "1000", "--arrivals", "uniform"]].concat());
+    let service = |of| ms(latency(&run, "service", of));
+    assert!(service("min") >= 1.99, "{} ms", service("min"));
+    assert!(service("p90") >= 39.9, "{} ms", service("p90"));
+    let parts = latency(&run, "service", "mean") + latency(&run, "lateness", "mean");
+    let response = latency(&run, "response", "mean");
+    // Histograms keep three significant digits.
+    assert!((response / parts - 1.0).abs() < 0.01, "{response} is not the sum, {parts}");
+    let injected = server.injected();
+    assert!(injected["drawn"]["count"].as_u64().unwrap() >= 500, "{injected}");
+    assert!(ms(injected["drawn"]["p90"].as_f64().unwrap()) >= 39.9, "{injected}");
+}
+
+/// Within 2 % or 20 us.
+fn near(reported: f64, injected: f64) -> bool {
+    (reported - injected).abs() <= (0.02 * injected).max(20_000.0)
+}
+
+/// Compares all ranks, prints them, and says which were too far off.
+fn compare(kind: &str, reported: &Value, expected: impl Fn(&str, f64) -> f64) -> Vec<String> {
+    let mut off = Vec::new();
+    for (name, q) in RANKS {
+        let (reported, expected) = (reported[name].as_f64().unwrap(), expected(name, q));
+        println!(
+            "{kind:<40} {name:<5} {:>10.1} us  of {:>10.1} us",
+            reported / 1e3,
+            expected / 1e3
+        );
+        if !near(reported, expected) {
+            off.push(format!("{kind} {name}: {reported} ns, not {expected} ns"));
+        }
+    }
+    off
+}
+
+#[test]
+#[ignore = "exact to 20 us: for a quiet machine"]
+fn reported_quantiles_are_the_injected_ones() {
+    let mut off = Vec::new();
+    for text in
+        ["constant:200us", "constant:5ms", "bimodal:200us:5ms:0.05", "pareto:100us:1.5:50ms"]
+    {
+        let server = Synthetic::start(&["--service", text]);
+        let load = ["--workload", "open-loop", "--connections", "500", "--duration", "10s"];
+        let run = run(&server.addr, &[&load[..], &["--rate", "5000"]].concat());
+        println!("{text}: {}", run["verdict"]);
+        let injected = server.injected();
+        let service: Service = text.parse().unwrap();
+        let reported = &run["measured"]["latency"]["service"];
+        let of = |name: &str| injected["realised"][name].as_f64().unwrap();
+        off.extend(compare(&format!("{text} realised"), reported, |name, _| of(name)));
+        off.extend(compare(&format!("{text} theory"), reported, |_, q| service.quantile(q)));
+        compare(&format!("{text} lateness"), &run["measured"]["latency"]["lateness"], |_, _| 0.0);
+    }
+    assert!(off.is_empty(), "{off:#?}");
+}
+
+/// The one second of a stall, at the rank where it belongs: of `r x d` messages, `r x 1 s` wait
+/// for what is left of that second when they come, evenly from 0 to 1 s.
+#[test]
+#[ignore = "exact to 2 %: for a quiet machine"]
+fn a_stalled_second_is_seen_at_its_rank() {
+    let (seconds, service) = (5.0, 1e6);
+    let stalling = ["--service", "constant:1ms", "--stall-after", "11000", "--stall-for", "1s"];
+    let load = ["--connections", "1000", "--duration", "5s"];
+    let open = ["--workload", "open-loop", "--rate", "5000", "--when-busy", "pipeline"];
+    let server = Synthetic::start(&stalling);
+    let run_open = run(&server.addr, &[&load[..], &open].concat());
+    println!("open loop: {}", run_open["verdict"]);
+    let expected = |_: &str, q: f64| {
+        // Above this rank are those who waited: the longest one second, the shortest not at all.
+        let waited = 1.0 - q;
+        service + (1.0 - waited * seconds).max(0.0) * 1e9
+    };
+    let off = compare("open loop", &run_open["measured"]["latency"]["response"], expected);
+    let server = Synthetic::start(&stalling);
+    let closed = ["--workload", "ping-pong", "--connections", "16", "--duration", "5s"];
+    let run_closed = run(&server.addr, &closed);
+    println!("closed loop: {}", run_closed["verdict"]);
+    compare("closed loop", &run_closed["measured"]["latency"]["latency"], expected);
+    assert!(off.is_empty(), "{off:#?}");
+    let hidden = ms(latency(&run_closed, "latency", "p99"));
+    assert!(hidden < 3.0, "closed loop does not see the stall at p99: {hidden} ms");
+}
