@@ -32,7 +32,7 @@ pub enum Command {
     Calibrate(Calibrate),
     /// Put one server through the short conformance gate
     Verify(Verify),
-    /// Show records again, as tables, JSON or CSV, or merge those of several generators
+    /// Show records again, as tables, HTML, JSON or CSV, or merge those of several generators
     Report(Report),
     /// Print the JSON Schema of what --json prints
     Schema,
@@ -204,6 +204,9 @@ pub struct Report {
     /// Folders of records
     #[arg(value_name = "DIR", required = true)]
     pub dirs: Vec<PathBuf>,
+    /// Write one HTML file instead of printing tables
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["csv", "json"])]
+    pub html: Option<PathBuf>,
     /// Print every run as comma-separated values instead of tables
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,

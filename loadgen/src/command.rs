@@ -123,7 +123,7 @@ pub fn run(args: &Run) -> Result<ExitCode> {
     let document = Document::new(Body::Run { host: host.into(), run: report.into() });
     publish(&document, &text, args.common.json)?;
     if let Some(record) = record {
-        eprintln!("record: {}", record.finish(&document)?.display());
+        record.finish(&document)?;
     }
     Ok(if status == Status::Invalid { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

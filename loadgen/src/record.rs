@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::compare::{Comparison, Planned, assemble};
 use crate::drive::{Second, histogram};
 use crate::host::{Host, workspace};
+use crate::report::html;
 use crate::run::Report;
 use crate::schema::{Document, SCHEMA};
 
@@ -123,16 +124,16 @@ impl Record {
         }
     }
 
-    /// Writes the result and the report, and returns the folder; or says why the record is
-    /// incomplete.
-    pub fn finish(mut self, result: &Document) -> Result<PathBuf> {
+    /// Writes the result and the report, and says where they are; or why the record is incomplete.
+    pub fn finish(mut self, result: &Document) -> Result<()> {
+        let page = self.dir.join("report.html");
         self.attempt(|record| write(&record.dir.join("result.json"), result));
-        match self.broken {
-            Some(e) => {
-                Err(e.context(format!("the record in {} is incomplete", self.dir.display())))
-            }
-            None => Ok(self.dir),
+        self.attempt(|record| html::write(&[Stored::read(&record.dir)?], &page));
+        if let Some(e) = self.broken {
+            return Err(e.context(format!("the record in {} is incomplete", self.dir.display())));
         }
+        eprintln!("record: {}\nreport: {}", self.dir.display(), page.display());
+        Ok(())
     }
 }
 

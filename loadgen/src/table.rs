@@ -92,6 +92,11 @@ pub fn status(status: Status) -> &'static str {
 
 /// Everything about one run.
 pub fn report(report: &Report) -> String {
+    draw(&["", ""], &rows(report), 2)
+}
+
+/// The same as names and values.
+pub fn rows(report: &Report) -> Vec<Vec<String>> {
     let w = &report.workload;
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
@@ -150,7 +155,7 @@ pub fn report(report: &Report) -> String {
     for reason in &report.verdict.reasons {
         row("", reason.clone());
     }
-    draw(&["", ""], &rows, 2)
+    rows
 }
 
 /// What bystanders felt: the rate and costs around this are those while they were disturbed.

@@ -23,8 +23,9 @@ fn loadgen(args: &[&str]) -> Output {
 fn printed(args: &[&str], code: i32) -> String {
     let output = loadgen(args);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}\n{stdout}");
+    stdout
 }
 
 /// Standard error of what fails as wrong use.
@@ -60,7 +61,7 @@ fn compare(dir: &Path, rounds: u32, json: bool) -> (String, String) {
     let (file, rounds) = (file.display().to_string(), rounds.to_string());
     let mut args = vec!["compare", "--models-file", &file, "--rounds", &rounds, "--out", &out];
     args.extend(["--workloads", "ping-pong,idle", "--connections", "20"]);
-    args.extend(["--duration", "100ms", "--warmup", "20ms"]);
+    args.extend(["--duration", "300ms", "--warmup", "20ms"]);
     args.extend(json.then_some("--json"));
     (printed(&args, 0), out)
 }
@@ -163,4 +164,33 @@ fn shells_and_man_are_told_about_every_command() {
     let page = printed(&["man", "compare"], 0);
     assert!(page.contains("loadgen\\-compare") && page.contains("rounds"), "{page}");
     assert!(refused(&["man", "fly"]).contains("fly"));
+}
+
+#[test]
+fn a_page_holds_everything_and_needs_nothing() {
+    let dir = folder("html");
+    let (_, record) = compare(&dir, 2, false);
+    let page = std::fs::read_to_string(Path::new(&record).join("report.html")).unwrap();
+    let again = dir.join("again.html").display().to_string();
+    assert_eq!(printed(&["report", &record, "--html", &again], 0), "");
+    assert_eq!(std::fs::read_to_string(&again).unwrap(), page);
+    for part in ["one", "two", "null (bare epoll)", "ping-pong", "idle", "Loopback is not"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(page.contains("no &lt;limit&gt;") && !page.contains("<limit>"), "text is escaped");
+    for foreign in ["<script", "http:", "https:", "src=", "@import", "url("] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    // Two servers and the reference in two workloads of two rounds.
+    assert_eq!(page.matches("<circle class=\"dot\"").count(), 3 * 2 * 2);
+    for link in page.split("href=\"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert_eq!(page.matches(&format!("id=\"{link}\"")).count(), 1, "{link}");
+    }
+    let run = dir.join("run").display().to_string();
+    let addr = common::echo(Wrong::Nothing).to_string();
+    let args = ["run", "--addr", &addr, "--duration", "50ms", "--warmup", "0s", "--out", &run];
+    printed(&args, 0);
+    printed(&["report", &run, &record, "--html", &again], 0);
+    let both = std::fs::read_to_string(&again).unwrap();
+    assert!(both.contains(&addr) && both.contains("id=\"r1s0\""), "two records on one page");
 }

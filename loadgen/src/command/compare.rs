@@ -64,7 +64,7 @@ pub fn compare(args: &cli::Compare) -> Result<ExitCode> {
     let document = Document::new(body);
     publish(&document, &text, args.common.json)?;
     if let Some(record) = record {
-        eprintln!("record: {}", record.finish(&document)?.display());
+        record.finish(&document)?;
     }
     Ok(code)
 }

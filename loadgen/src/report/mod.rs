@@ -1,6 +1,8 @@
 //! `report`: what a record says, in the form that is asked for. It measures nothing.
 
+mod chart;
 mod csv;
+pub(crate) mod html;
 mod merge;
 
 use std::process::ExitCode;
@@ -21,7 +23,10 @@ pub fn command(args: &cli::Report) -> Result<ExitCode> {
         asked(merge::merge(&records, out))?;
         records = vec![Stored::read(out)?];
     }
-    if args.csv {
+    if let Some(file) = &args.html {
+        html::write(&records, file)?;
+        eprintln!("report: {}", file.display());
+    } else if args.csv {
         table::print(&csv::render(&records)?)?;
     } else {
         for record in &records {

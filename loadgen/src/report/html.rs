@@ -1,0 +1,321 @@
+//! Records as one HTML file: no script, nothing from the network, light or dark as the reader is.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::chart::{self, Unit};
+use crate::compare::{Comparison, Row, Section};
+use crate::host::Host;
+use crate::record::Stored;
+use crate::run::Report;
+use crate::stats::{Ratio, Spread};
+use crate::table::{self, bytes, number, status, time};
+
+/// The document that the list of known biases is taken from.
+const METHODOLOGY: &str = include_str!("../../../docs/METHODOLOGY.md");
+
+/// Writes all records into one file.
+pub(crate) fn write(records: &[Stored], path: &Path) -> Result<()> {
+    let text = page(records).into_string();
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn page(records: &[Stored]) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "loadgen: " (records.first().map_or("", |record| &record.host.time)) }
+                style { (PreEscaped(include_str!("style.css"))) }
+            }
+            body {
+                @for (n, record) in records.iter().enumerate() { (one(record, n)) }
+                h2 { "What these numbers do not say" }
+                ul { @for bias in biases() { li { (bias) } } }
+            }
+        }
+    }
+}
+
+fn one(record: &Stored, n: usize) -> Markup {
+    html! {
+        @match &record.comparison {
+            Some(comparison) => (self::comparison(record, comparison, n)),
+            None => @for (_, run) in &record.runs { (self::run(run, n)) },
+        }
+        (self::host(&record.host))
+    }
+}
+
+fn comparison(record: &Stored, comparison: &Comparison, n: usize) -> Markup {
+    let id = |section: usize| format!("r{n}s{section}");
+    html! {
+        h1 { "What the I/O model is worth: " (comparison.servers.len()) " servers compared" }
+        p.soft { (record.host.time) ", " (record.host.processor.as_deref().unwrap_or("")) }
+        @if comparison.interrupted { p.INVALID { "Interrupted: not all rounds were finished." } }
+        nav {
+            ul {
+                @for (n, section) in comparison.sections.iter().enumerate() {
+                    li { a href={ "#" (id(n)) } { (section.workload.name) } ": "
+                        (section.workload.summary) }
+                }
+            }
+        }
+        @for (n, section) in comparison.sections.iter().enumerate() {
+            (self::section(record, section, &id(n), comparison.rounds))
+        }
+        @if !comparison.left_out.is_empty() {
+            h2 { "Not ranked" }
+            ul { @for (name, why) in &comparison.left_out { li { b { (name) } ": " (why) } } }
+        }
+        (unsupported(comparison))
+    }
+}
+
+fn section(record: &Stored, section: &Section, id: &str, rounds: u32) -> Markup {
+    let w = &section.workload;
+    let memory = section.ranked_by.contains("memory");
+    let unit = if memory { Unit::Bytes } else { Unit::Time };
+    let strips: Vec<(&str, &[f64], f64)> = section
+        .rows
+        .iter()
+        .filter_map(|row| {
+            let median = Spread::of(&row.measure)?.median;
+            Some((row.server.as_str(), &row.measure[..], median))
+        })
+        .collect();
+    html! {
+        section {
+            h2 id=(id) { (w.name) }
+            p { (w.summary) "." }
+            p.soft {
+                (w.connections) " connections, " (w.size) " bytes, depth " (w.depth) "; "
+                (section.rounds) " of " (rounds) " rounds of " (w.duration.as_secs_f64())
+                " s; ranked by " (section.ranked_by)
+            }
+            figure {
+                figcaption { "Every round (dot) and the median (bar), by " (section.ranked_by) }
+                (chart::rounds(&format!("{}: {}", w.name, section.ranked_by), &strips, unit))
+            }
+            (rows(section))
+            (notes(section))
+            h3 { "Latency" }
+            p.soft { "All rounds together, from the fastest to 99.999 %; faint: the others" }
+            (chart::latencies(&format!("l{id}"), &distributions(record, section)))
+        }
+    }
+}
+
+/// For each row of a section its latencies of all rounds added up.
+fn distributions(record: &Stored, section: &Section) -> Vec<(String, Histogram<u64>)> {
+    let mut sums: BTreeMap<&str, Histogram<u64>> = BTreeMap::new();
+    for (_, run) in record.runs.iter().filter(|(_, run)| run.workload == section.workload) {
+        let Some(measured) = &run.measured else { continue };
+        let main = ["latency", "last"];
+        let mut histograms = measured.histograms.iter();
+        let Some((_, own)) = histograms.find(|(name, _)| main.contains(&name.as_str())) else {
+            continue;
+        };
+        let sum = sums.entry(&run.server).or_insert_with(crate::drive::histogram);
+        // Histograms of equal bounds always add up.
+        sum.add(own).expect("histograms of one shape");
+    }
+    let of = |row: &Row| Some((row.server.clone(), sums.remove(row.server.as_str())?));
+    section.rows.iter().filter_map(of).collect()
+}
+
+fn rows(section: &Section) -> Markup {
+    html! {
+        div.scroll {
+            table {
+                caption { "Median of the rounds, and their range" }
+                thead {
+                    tr {
+                        th scope="col" { "rank" }
+                        th.text scope="col" { "server" }
+                        th scope="col" { "CPU/message" }
+                        th scope="col" { "× best " small { "95 % interval" } }
+                        th scope="col" { "× null" }
+                        th scope="col" { "messages/s" }
+                        th scope="col" { "p50" }
+                        th scope="col" { "p99" }
+                        th scope="col" { "switches/" br; "message" }
+                        th scope="col" { "peak RSS" }
+                        th scope="col" { "RSS/idle" br; "connection" }
+                        th.text scope="col" { "verdict" }
+                    }
+                }
+                tbody { @for row in &section.rows { (self::row(section, row)) } }
+            }
+        }
+    }
+}
+
+fn row(section: &Section, row: &Row) -> Markup {
+    let beside = beside_best(section, row);
+    html! {
+        tr {
+            td {
+                @match row.rank {
+                    Some(rank) => { (rank) @if row.shared { "=" } },
+                    None => "–",
+                }
+            }
+            th scope="row" { (row.server) }
+            td { (spread(row.cpu_ns, time)) }
+            td {
+                @if let Some((ratio, apart)) = beside {
+                    (number(ratio.ratio)) @if !apart { " =" }
+                    small { (number(ratio.low)) " … " (number(ratio.high)) }
+                }
+            }
+            td { (row.to_null.map(number).unwrap_or_default()) }
+            td { (spread(row.rate, number)) }
+            td { (spread(row.p50_ns, time)) }
+            td { (spread(row.p99_ns, time)) }
+            td { (middle(row.switches, number)) }
+            td { (middle(row.peak_rss, bytes)) }
+            td { (middle(row.idle_bytes, bytes)) }
+            td.text { span class=(status(row.status)) { (status(row.status)) } }
+        }
+    }
+}
+
+/// A row's measure divided by the best row's, and whether the two are shown to differ.
+fn beside_best(section: &Section, row: &Row) -> Option<(Ratio, bool)> {
+    let best = section.rows.first().filter(|best| best.rank.is_some())?;
+    section.pairs.iter().find_map(|pair| {
+        let ratio = pair.ratio?;
+        if (&pair.a, &pair.b) == (&row.server, &best.server) {
+            return Some((ratio, pair.apart));
+        }
+        let reversed = (&pair.a, &pair.b) == (&best.server, &row.server);
+        reversed.then(|| (ratio.inverse(), pair.apart))
+    })
+}
+
+fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> Markup {
+    html! {
+        @if let Some(spread) = spread {
+            (format(spread.median))
+            @if spread.low < spread.high {
+                small { (format(spread.low)) " … " (format(spread.high)) }
+            }
+        }
+    }
+}
+
+fn middle(spread: Option<Spread>, format: fn(f64) -> String) -> String {
+    spread.map(|spread| format(spread.median)).unwrap_or_default()
+}
+
+/// The reasons of the verdicts.
+fn notes(section: &Section) -> Markup {
+    let doubtful: Vec<&Row> = section.rows.iter().filter(|row| !row.reasons.is_empty()).collect();
+    html! {
+        p.soft { "= marks what is not shown to differ." }
+        @if !doubtful.is_empty() {
+            details open[doubtful.len() <= 5] {
+                summary { "Why " (doubtful.len()) " of them are not VALID" }
+                dl {
+                    @for row in doubtful {
+                        dt { b { (row.server) } }
+                        @for reason in &row.reasons { dd { (reason) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn unsupported(comparison: &Comparison) -> Markup {
+    let servers = comparison.servers.iter().filter(|server| !server.unsupported.is_empty());
+    html! {
+        h2 { "What the servers are declared not to support" }
+        @for server in servers {
+            details {
+                summary { b { (server.name) } ": " (server.unsupported.len()) " cases" }
+                dl {
+                    @for (case, why) in &server.unsupported { dt { (case) } dd { (why) } }
+                }
+            }
+        }
+        h2 { "How they were started" }
+        dl {
+            @for server in &comparison.servers { dt { b { (server.name) } } dd { (server.command) } }
+        }
+    }
+}
+
+/// The record of a single run.
+fn run(report: &Report, n: usize) -> Markup {
+    let histograms = report.measured.as_ref().map_or(&[][..], |measured| &measured.histograms);
+    html! {
+        h1 { (report.server) ": " (report.workload.name) }
+        table {
+            @for row in table::rows(report) {
+                tr { th scope="row" { (row[0]) } td.text { (row[1]) } }
+            }
+        }
+        h2 { "Latency" }
+        (chart::latencies(&format!("r{n}"), histograms))
+    }
+}
+
+fn host(host: &Host) -> Markup {
+    let or_unknown = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".into());
+    let list = |map: &BTreeMap<String, String>| {
+        map.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("; ")
+    };
+    let facts = [
+        ("command", host.command.join(" ")),
+        ("time", host.time.clone()),
+        ("kernel", host.kernel.clone()),
+        ("processor", or_unknown(&host.processor)),
+        ("processors", host.processors.to_string()),
+        ("virtual machine", if host.virtual_machine { "yes" } else { "no" }.into()),
+        ("memory", host.memory_bytes.map_or("unknown".into(), |n| bytes(n as f64))),
+        ("governors", host.governors.join(", ")),
+        ("clock source", host.clock.clone()),
+        ("load before", host.load.clone()),
+        ("stolen since boot", format!("{:.2} %", host.stolen_since_boot * 100.0)),
+        ("descriptor limit", host.descriptor_limit.to_string()),
+        ("settings", list(&host.settings)),
+        ("mitigations", list(&host.mitigations)),
+        ("loadgen", host.loadgen.clone()),
+        ("revision", or_unknown(&host.revision)),
+        ("compiler", or_unknown(&host.compiler)),
+    ];
+    html! {
+        h2 { "Machine and command" }
+        table {
+            @for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
+                tr { th scope="row" { (name) } td.text { (value) } }
+            }
+        }
+        @for merged in &host.merged { (self::host(merged)) }
+    }
+}
+
+/// The list under the heading "Bias", without its marks.
+fn biases() -> Vec<&'static str> {
+    let list = METHODOLOGY.split("\n## Bias\n").nth(1).unwrap_or_default();
+    list.lines().filter_map(|line| line.strip_prefix("- ")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_biases_are_found_in_the_methodology() {
+        let biases = biases();
+        assert!(biases.len() >= 5 && biases[0].contains("Loopback"), "{biases:?}");
+    }
+}
