@@ -38,6 +38,9 @@ const LATE: Duration = Duration::from_micros(200);
 /// Part by which the second half of a window may differ from the first.
 const DRIFT: f64 = 0.15;
 
+/// The latencies that a table shows, by name; a run has one of them.
+const MAIN: [&str; 5] = ["latency", "response", "last", "visit", "disturbed"];
+
 /// What stays the same over all runs of a command.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Settings {
@@ -177,8 +180,13 @@ impl Measured {
     /// schedule), of the last delivery in fan-out, of the whole visit in churn, of bystanders
     /// while they are disturbed.
     pub fn main_latency(&self) -> Option<&Latency> {
-        let names = ["latency", "response", "last", "visit", "disturbed"];
-        names.iter().find_map(|name| self.latency.get(*name))
+        MAIN.iter().find_map(|name| self.latency.get(*name))
+    }
+
+    /// The same in full.
+    pub fn main_histogram(&self) -> Option<&Histogram<u64>> {
+        let of = |name: &&str| self.histograms.iter().find(|(own, _)| own == name);
+        MAIN.iter().find_map(of).map(|(_, histogram)| histogram)
     }
 }
 

@@ -116,12 +116,8 @@ fn section(record: &Stored, section: &Section, id: &str, rounds: u32) -> Markup 
 fn distributions(record: &Stored, section: &Section) -> Vec<(String, Histogram<u64>)> {
     let mut sums: BTreeMap<&str, Histogram<u64>> = BTreeMap::new();
     for (_, run) in record.runs.iter().filter(|(_, run)| run.workload == section.workload) {
-        let Some(measured) = &run.measured else { continue };
-        let main = ["latency", "last"];
-        let mut histograms = measured.histograms.iter();
-        let Some((_, own)) = histograms.find(|(name, _)| main.contains(&name.as_str())) else {
-            continue;
-        };
+        let main = run.measured.as_ref().and_then(|measured| measured.main_histogram());
+        let Some(own) = main else { continue };
         let sum = sums.entry(&run.server).or_insert_with(crate::drive::histogram);
         // Histograms of equal bounds always add up.
         sum.add(own).expect("histograms of one shape");
@@ -131,6 +127,7 @@ fn distributions(record: &Stored, section: &Section) -> Vec<(String, Histogram<u
 }
 
 fn rows(section: &Section) -> Markup {
+    let disturbed = section.workload.disturbance.is_some();
     html! {
         div.scroll {
             table {
@@ -145,6 +142,7 @@ fn rows(section: &Section) -> Markup {
                         th scope="col" { "messages/s" }
                         th scope="col" { "p50" }
                         th scope="col" { "p99" }
+                        @if disturbed { th scope="col" { "p99" br; "× calm" } }
                         th scope="col" { "switches/" br; "message" }
                         th scope="col" { "peak RSS" }
                         th scope="col" { "RSS/idle" br; "connection" }
@@ -179,6 +177,7 @@ fn row(section: &Section, row: &Row) -> Markup {
             td { (spread(row.rate, number)) }
             td { (spread(row.p50_ns, time)) }
             td { (spread(row.p99_ns, time)) }
+            @if section.workload.disturbance.is_some() { td { (spread(row.to_calm, number)) } }
             td { (middle(row.switches, number)) }
             td { (middle(row.peak_rss, bytes)) }
             td { (middle(row.idle_bytes, bytes)) }
