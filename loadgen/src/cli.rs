@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, FromArgMatches, Parser, Subcommand};
 
+use crate::command::Objective;
 use crate::synthetic::{self, Service};
 use crate::workload::{Changes, Mode};
 
@@ -30,6 +31,8 @@ pub enum Command {
     Compare(Compare),
     /// Say this machine's ceiling and noise floor, and whether verdicts can be trusted here
     Calibrate(Calibrate),
+    /// Find the highest rate at which an objective such as p99<1ms holds
+    FindMax(FindMax),
     /// Put one server through the short conformance gate
     Verify(Verify),
     /// Show records again, as tables, HTML, JSON or CSV, or merge those of several generators
@@ -300,6 +303,35 @@ impl Grid {
     }
 }
 
+/// Flags of `find-max`.
+#[derive(Debug, Args)]
+pub struct FindMax {
+    /// Servers of models.toml
+    #[arg(
+        long,
+        visible_alias = "model",
+        value_name = "A,B",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub models: Vec<String>,
+    /// What response times must keep to: p50, p90, p99, p99.9 or max
+    #[arg(long, value_name = "OBJECTIVE", default_value = "p99<1ms")]
+    pub objective: Objective,
+    /// The first rate that is tried, in messages for each second
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 4000.0, value_parser = rate)]
+    pub from: f64,
+    /// Changes to the workload open-loop.
+    #[command(flatten)]
+    pub changes: Changes,
+    /// How it is driven.
+    #[command(flatten)]
+    pub driving: Driving,
+    /// Where servers come from and what is printed.
+    #[command(flatten)]
+    pub common: Common,
+}
+
 /// Flags of `calibrate`.
 #[derive(Debug, Args)]
 pub struct Calibrate {
@@ -335,6 +367,12 @@ fn percent(text: &str) -> Result<f64, String> {
         Some(number) => Ok(number / 100.0),
         None => Err("write a percentage such as 10%".into()),
     }
+}
+
+/// Messages for each second, at least one.
+fn rate(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (1.0..=1e7).contains(number));
+    number.ok_or_else(|| "write messages for each second, from 1 to 10000000".into())
 }
 
 /// Flags of `verify`.

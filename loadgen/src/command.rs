@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod compare;
+mod find_max;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::workload::{self, Mode, Workload};
 
 pub use calibrate::{Calibration, calibrate};
 pub use compare::compare;
+pub use find_max::{Found, Objective, find_max};
 
 /// Measured and warm-up time of a single run.
 const RUN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));

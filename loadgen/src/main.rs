@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Run(args) => command::run(&args),
         Command::Compare(args) => command::compare(&args),
         Command::Calibrate(args) => command::calibrate(&args),
+        Command::FindMax(args) => command::find_max(&args),
         Command::Verify(args) => command::verify(&args),
         Command::Report(args) => report::command(&args),
         Command::Schema => schema::command(),

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
-use crate::command::Calibration;
+use crate::command::{Calibration, Found};
 use crate::compare::Comparison;
 use crate::host::Host;
 use crate::run::Report;
@@ -56,6 +56,15 @@ pub enum Body {
         host: Box<Host>,
         /// All of it.
         calibration: Box<Calibration>,
+    },
+    /// Of `find-max`.
+    FindMax {
+        /// Where it was measured.
+        host: Box<Host>,
+        /// What response times had to keep to.
+        objective: String,
+        /// One entry for each server.
+        found: Vec<Found>,
     },
     /// Of `verify`.
     Verification {
