@@ -247,7 +247,10 @@ fn unsupported(comparison: &Comparison) -> Markup {
         }
         h2 { "How they were started" }
         dl {
-            @for server in &comparison.servers { dt { b { (server.name) } } dd { (server.command) } }
+            @for server in &comparison.servers {
+                dt { b { (server.name) } }
+                dd { (server.command) }
+            }
         }
     }
 }
