@@ -10,7 +10,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use loadgen::stats::{Ratio, Spread};
+use loadgen::stats::{FEWEST_ROUNDS, SignedRank, Spread};
 use serde_json::Value;
 
 const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
@@ -23,7 +23,7 @@ const CPUS: [&str; 2] = ["0", "1"];
 
 fn main() {
     // `cargo test --benches` only wants to know that it starts.
-    let rounds = if std::env::args().any(|arg| arg == "--bench") { ROUNDS } else { 3 };
+    let rounds = if std::env::args().any(|arg| arg == "--bench") { ROUNDS } else { FEWEST_ROUNDS };
     let (mut server, addr) = bare_server();
     println!("CPU per ping-pong message of 64 bytes: ns, median of {rounds} rounds");
     println!("connections  bare client  loadgen  ratio [95 % interval]");
@@ -40,7 +40,7 @@ fn main() {
             }
         }
         let median = |values: &[f64]| Spread::of(values).unwrap().median;
-        let ratio = Ratio::paired(&checked, &bare, 1).unwrap();
+        let ratio = SignedRank::of(rounds).ratio(&checked, &bare).unwrap();
         println!(
             "{connections:>11}  {:>11.0}  {:>7.0}  {:.3} [{:.3} .. {:.3}]",
             median(&bare),
