@@ -13,6 +13,7 @@ pub mod compare;
 pub mod cost;
 pub mod cpus;
 pub mod doctor;
+mod doubts;
 pub mod drive;
 pub mod host;
 pub mod models;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::bystanders::Disturbed;
 use crate::check::{Fault, FaultLog, FaultyOpening};
 use crate::cost::{Cost, Snapshot, kernel_memory, resident};
+use crate::doubts;
 use crate::drive::{Disturbers, Phase, PhaseResult, Plan, Second, Team};
 use crate::models::{How, Target};
 use crate::pacing::OpenLoop;
@@ -29,14 +30,6 @@ const DYING: Duration = Duration::from_millis(300);
 const BUSY: f64 = 0.95;
 /// Part of all processors' time above which steal time makes the numbers doubtful.
 const STOLEN: f64 = 0.01;
-/// Part by which connections × depth may differ from rate × mean latency.
-const LITTLE: f64 = 0.10;
-/// Part by which an open loop may send more or less than was asked for.
-const OFF_RATE: f64 = 0.005;
-/// How late the 99th percentile of an open loop's messages may be sent.
-const LATE: Duration = Duration::from_micros(200);
-/// Part by which the second half of a window may differ from the first.
-const DRIFT: f64 = 0.15;
 
 /// The latencies that a table shows, by name; a run has one of them.
 const MAIN: [&str; 5] = ["latency", "response", "last", "visit", "disturbed"];
@@ -421,59 +414,12 @@ fn judge(workload: &Workload, outcome: &Outcome) -> (Verdict, Option<Measured>) 
         let percent = outcome.stolen * 100.0;
         reasons.push(format!("other guests of this host took processor time ({percent:.1} %)"));
     }
-    match &measured.open_loop {
-        Some(open) => doubt_open(workload, &measured, open, &mut reasons),
-        None => doubt_closed(workload, &measured, &phase.slices, &mut reasons),
+    match measured.open_loop.as_ref().zip(measured.latency.get("lateness")) {
+        Some((open, lateness)) => doubts::open(workload, lateness, open, &mut reasons),
+        None => doubts::closed(workload, &measured, &phase.slices, &mut reasons),
     }
     let status = if reasons.is_empty() { Status::Valid } else { Status::Suspect };
     (Verdict { status, reasons }, Some(measured))
-}
-
-/// A closed loop's rate is the server's and steady, and its windows are full.
-fn doubt_closed(w: &Workload, measured: &Measured, slices: &[u64], reasons: &mut Vec<String>) {
-    if let Some(drift) = drift(slices).filter(|drift| drift.abs() > DRIFT) {
-        reasons.push(format!("the rate drifted during the run ({:+.0} %)", drift * 100.0));
-    }
-    let Some(latency) = measured.main_latency() else { return };
-    let finished = measured
-        .visits_per_second
-        .unwrap_or(measured.messages_per_second / measured.deliveries_per_sent);
-    let busy = finished * latency.mean / 1e9;
-    let asked = w.in_flight() as f64;
-    if (busy / asked - 1.0).abs() > LITTLE {
-        reasons.push(format!(
-            "Little's law is violated (rate x latency is {busy:.1} in flight, not {asked})"
-        ));
-    }
-}
-
-/// An open loop's messages leave when their time has come, and all of them do.
-fn doubt_open(w: &Workload, measured: &Measured, open: &OpenLoop, reasons: &mut Vec<String>) {
-    if open.unsent > 0 {
-        reasons.push(format!(
-            "messages were not sent by the end of the window, and their response times are \
-             missing ({} of {})",
-            open.unsent, open.scheduled
-        ));
-    }
-    let off = open.sent_per_second / w.rate.unwrap_or(f64::INFINITY) - 1.0;
-    // Half a message is what rounding to whole ones takes.
-    if off.abs() > OFF_RATE + 0.5 / open.scheduled.max(1) as f64 {
-        reasons.push(format!("the rate asked for was not kept ({:+.1} %)", off * 100.0));
-    }
-    let late = measured.latency.get("lateness").map_or(0, |lateness| lateness.p99);
-    if late > LATE.as_nanos() as u64 {
-        let late = crate::table::time(late as f64);
-        // More than one in a hundred had to wait, and so the 99th percentile did.
-        reasons.push(match open.queued * 100 > open.sent {
-            true => format!(
-                "messages waited for a connection with room: too few connections, or a server \
-                 that cannot keep up or stalled ({} of {}, lateness p99 {late})",
-                open.queued, open.sent
-            ),
-            false => format!("the generator was late (lateness p99 {late})"),
-        });
-    }
 }
 
 fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
@@ -510,16 +456,6 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
             .collect(),
         seconds: phase.seconds.clone(),
     }
-}
-
-/// How much more (or less) the second half of the window brought than the first.
-fn drift(slices: &[u64]) -> Option<f64> {
-    if slices.len() < 10 {
-        return None;
-    }
-    let (first, second) = slices.split_at(slices.len() / 2);
-    let sum = |half: &[u64]| half.iter().sum::<u64>() as f64;
-    Some(sum(second) / sum(first).max(1.0) - 1.0)
 }
 
 #[cfg(test)]
@@ -572,12 +508,5 @@ mod tests {
         let (verdict, measured) = judge(&workload, &outcome);
         assert_eq!((verdict.status, verdict.reasons), (Status::Invalid, vec!["1 lost".to_owned()]));
         assert!(measured.is_none());
-    }
-
-    #[test]
-    fn drift_is_told_from_noise() {
-        assert_eq!(drift(&[100; 9]), None);
-        assert_eq!(drift(&[100; 10]), Some(0.0));
-        assert!(drift(&[100, 100, 100, 100, 100, 50, 50, 50, 50, 50]).is_some_and(|d| d < -0.4));
     }
 }
