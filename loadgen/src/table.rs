@@ -14,6 +14,7 @@ use crate::pacing::OpenLoop;
 use crate::run::{Report, Status};
 
 pub use comparison::comparison;
+pub(crate) use comparison::{ENOUGH_CONNECTIONS, letter, notes, told};
 
 /// Writes to standard output. A reader who has seen enough and left is no error.
 pub fn print(text: &str) -> Result<()> {

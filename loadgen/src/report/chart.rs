@@ -7,6 +7,7 @@
 use hdrhistogram::Histogram;
 use maud::{Markup, html};
 
+use crate::stats::Spread;
 use crate::table::{bytes, time};
 
 /// Width of a strip of rounds, and of the names before it.
@@ -109,10 +110,9 @@ impl Scale {
     }
 }
 
-/// One strip for each server with a dot for each round, so that noise is seen: `rows` are names
-/// with their rounds and medians.
-pub(super) fn rounds(title: &str, rows: &[(&str, &[f64], f64)], unit: Unit) -> Markup {
-    let all = rows.iter().flat_map(|(_, rounds, _)| rounds.iter().copied());
+/// One strip for each server with a dot for each round, so that noise is seen.
+pub(super) fn rounds(title: &str, rows: &[(&str, &[f64])], unit: Unit) -> Markup {
+    let all = rows.iter().flat_map(|(_, rounds)| rounds.iter().copied());
     let scale = Scale::of(unit, all, (STRIP.1, STRIP.0 - 20.0));
     let height = ROW * rows.len() as f64 + 28.0;
     let (bottom, end) = (height - 22.0, height - 6.0);
@@ -124,7 +124,7 @@ pub(super) fn rounds(title: &str, rows: &[(&str, &[f64], f64)], unit: Unit) -> M
                 line.grid x1=(x) x2=(x) y1="0" y2=(bottom) {}
                 text.tick x=(x) y=(end) text-anchor="middle" { (unit.tick(tick)) }
             }
-            @for (n, (name, rounds, median)) in rows.iter().enumerate() {
+            @for (n, (name, rounds)) in rows.iter().enumerate() {
                 @let y = ROW * (n as f64 + 0.5);
                 text.name x=(STRIP.1 - 12.0) y=(y + 4.0) text-anchor="end" { (name) }
                 @for (round, value) in rounds.iter().enumerate() {
@@ -132,8 +132,10 @@ pub(super) fn rounds(title: &str, rows: &[(&str, &[f64], f64)], unit: Unit) -> M
                         title { (name) ", round " (round + 1) ": " (unit.text(*value)) }
                     }
                 }
-                @let x = place(scale.at(*median));
-                line.median x1=(x) x2=(x) y1=(y - 9.0) y2=(y + 9.0) {}
+                @if let Some(spread) = Spread::of(rounds) {
+                    @let x = place(scale.at(spread.median));
+                    line.median x1=(x) x2=(x) y1=(y - 9.0) y2=(y + 9.0) {}
+                }
             }
         }
     }

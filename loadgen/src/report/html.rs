@@ -59,15 +59,12 @@ fn comparison(record: &Stored, comparison: &Comparison, n: usize) -> Markup {
         h1 { "What the I/O model is worth: " (comparison.servers.len()) " servers compared" }
         p.soft { (record.host.time) ", " (record.host.processor.as_deref().unwrap_or("")) }
         @if comparison.interrupted { p.INVALID { "Interrupted: not all rounds were finished." } }
-        nav {
-            ul {
-                @for (n, section) in comparison.sections.iter().enumerate() {
-                    li { a href={ "#" (id(n)) } { (section.workload.name) } ": "
-                        (section.workload.summary) }
-                }
-            }
+        @if !comparison.answer.is_empty() {
+            div.answer { @for sentence in &comparison.answer { p { (sentence) } } }
         }
+        (map(comparison, &id))
         @for (n, section) in comparison.sections.iter().enumerate() {
+            h2 id=(id(n)) { (table::letter(n)) ". " (section.workload.name) }
             (self::section(record, section, &id(n), comparison.rounds))
         }
         @if !comparison.left_out.is_empty() {
@@ -78,38 +75,115 @@ fn comparison(record: &Stored, comparison: &Comparison, n: usize) -> Markup {
     }
 }
 
-fn section(record: &Stored, section: &Section, id: &str, rounds: u32) -> Markup {
-    let w = &section.workload;
-    let memory = section.ranked_by.contains("memory");
-    let unit = if memory { Unit::Bytes } else { Unit::Time };
-    let strips: Vec<(&str, &[f64], f64)> = section
-        .rows
-        .iter()
-        .filter_map(|row| {
-            let median = Spread::of(&row.measure)?.median;
-            Some((row.server.as_str(), &row.measure[..], median))
-        })
-        .collect();
-    html! {
-        section {
-            h2 id=(id) { (w.name) }
-            p { (w.summary) "." }
-            p.soft {
-                (w.connections) " connections, " (w.size) " bytes, depth " (w.depth) "; "
-                (section.rounds) " of " (rounds) " rounds of " (w.duration.as_secs_f64())
-                " s; ranked by " (section.ranked_by)
-            }
-            figure {
-                figcaption { "Every round (dot) and the median (bar), by " (section.ranked_by) }
-                (chart::rounds(&format!("{}: {}", w.name, section.ranked_by), &strips, unit))
-            }
-            (rows(section))
-            (notes(section))
-            h3 { "Latency" }
-            p.soft { "All rounds together, from the fastest to 99.999 %; faint: the others" }
-            (chart::latencies(&format!("l{id}"), &distributions(record, section)))
+/// Servers against points: what each costs beside the best of the point, and who changes places.
+fn map(comparison: &Comparison, id: &dyn Fn(usize) -> String) -> Markup {
+    let sections = &comparison.sections;
+    let mut names: Vec<&str> = Vec::new();
+    for row in sections.iter().flat_map(|section| &section.rows).filter(|row| row.rank.is_some()) {
+        if !names.contains(&row.server.as_str()) {
+            names.push(&row.server);
         }
     }
+    html! {
+        h2 { "Where the ranking flips" }
+        ul.letters {
+            @for (n, section) in sections.iter().enumerate() {
+                li { a href={ "#" (id(n)) } { (table::letter(n)) } ": " (section.workload.point()) }
+            }
+        }
+        div.scroll {
+            table {
+                caption {
+                    "What each server takes as a multiple of the best one of the point; = marks "
+                    "what is not shown to differ from it"
+                }
+                thead {
+                    tr {
+                        th.text scope="col" { "server" }
+                        @for n in 0..sections.len() {
+                            th scope="col" { a href={ "#" (id(n)) } { (table::letter(n)) } }
+                        }
+                    }
+                }
+                tbody {
+                    @for name in names {
+                        tr {
+                            th scope="row" { (name) }
+                            @for section in sections { (place(section, name)) }
+                        }
+                    }
+                }
+            }
+        }
+        @if !comparison.flips.is_empty() {
+            details {
+                summary { (comparison.flips.len()) " pairs of servers change places" }
+                ul {
+                    @for flip in &comparison.flips { li { (table::told(flip)) } }
+                }
+            }
+        }
+    }
+}
+
+/// One place of the map; the darker, the farther behind the best.
+fn place(section: &Section, name: &str) -> Markup {
+    let best = section.rows.first().is_some_and(|row| row.server == name && row.rank.is_some());
+    html! {
+        @match beside_best(section, name) {
+            Some((ratio, apart)) => {
+                @let heat = (ratio.ratio.log2().max(0.0) * 25.0).min(70.0).round();
+                @let title = format!("{:.2} to {:.2}", ratio.low, ratio.high);
+                td title=(title) style=[(heat > 0.0 && apart).then(|| format!("--heat:{heat}%"))] {
+                    (format!("{:.2}", ratio.ratio)) @if !apart { "=" }
+                }
+            },
+            None if best => td { b { "best" } },
+            None => td { "–" },
+        }
+    }
+}
+
+fn section(record: &Stored, section: &Section, id: &str, rounds: u32) -> Markup {
+    let w = &section.workload;
+    let strips: Vec<(&str, &[f64])> =
+        section.rows.iter().map(|row| (row.server.as_str(), &row.measure[..])).collect();
+    let memory = memory(record, section);
+    let memory: Vec<(&str, &[f64])> =
+        memory.iter().map(|(server, rounds)| (*server, &rounds[..])).collect();
+    html! {
+        p { (w.summary) "." }
+        p.soft {
+            (w.point()) "; " (section.rounds) " of " (rounds) " rounds of "
+            (w.duration.as_secs_f64()) " s; ranked by " (section.ranked_by)
+        }
+        figure {
+            figcaption { "Every round (dot) and the median (bar): " (section.ranked_by) }
+            (chart::rounds(&format!("{}: {}", w.name, section.ranked_by), &strips, Unit::Time))
+        }
+        (rows(section))
+        ul.soft { @for note in table::notes(section) { li { (note) } } }
+        h3 { "Latency" }
+        p.soft { "All rounds together, from the fastest to 99.999 %; faint: the others" }
+        (chart::latencies(&format!("l{id}"), &distributions(record, section)))
+        @if w.connections >= table::ENOUGH_CONNECTIONS && !memory.is_empty() {
+            figure {
+                figcaption { "Every round: memory for each idle connection" }
+                (chart::rounds("Memory for each idle connection", &memory, Unit::Bytes))
+            }
+        }
+    }
+}
+
+/// For each row of a section, round by round, what an idle connection took.
+fn memory<'a>(record: &Stored, section: &'a Section) -> Vec<(&'a str, Vec<f64>)> {
+    let of = |row: &'a Row| {
+        let runs = record.runs.iter().map(|(_, run)| run);
+        let own = runs.filter(|run| run.server == row.server && run.workload == section.workload);
+        let bytes = own.filter_map(|run| run.measured.as_ref()?.idle_bytes_per_connection);
+        (row.server.as_str(), bytes.collect::<Vec<_>>())
+    };
+    section.rows.iter().map(of).filter(|(_, rounds)| !rounds.is_empty()).collect()
 }
 
 /// For each row of a section its latencies of all rounds added up.
@@ -156,7 +230,7 @@ fn rows(section: &Section) -> Markup {
 }
 
 fn row(section: &Section, row: &Row) -> Markup {
-    let beside = beside_best(section, row);
+    let beside = beside_best(section, &row.server);
     html! {
         tr {
             td {
@@ -186,16 +260,12 @@ fn row(section: &Section, row: &Row) -> Markup {
     }
 }
 
-/// A row's measure divided by the best row's, and whether the two are shown to differ.
-fn beside_best(section: &Section, row: &Row) -> Option<(Ratio, bool)> {
+/// A server's measure divided by the best one's, and whether the two are shown to differ.
+fn beside_best(section: &Section, server: &str) -> Option<(Ratio, bool)> {
     let best = section.rows.first().filter(|best| best.rank.is_some())?;
     section.pairs.iter().find_map(|pair| {
-        let ratio = pair.ratio?;
-        if (&pair.a, &pair.b) == (&row.server, &best.server) {
-            return Some((ratio, pair.apart));
-        }
-        let reversed = (&pair.a, &pair.b) == (&best.server, &row.server);
-        reversed.then(|| (ratio.inverse(), pair.apart))
+        let (other, ratio) = pair.seen_from(server)?;
+        (other == best.server).then_some((ratio, pair.apart))
     })
 }
 
@@ -212,25 +282,6 @@ fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> Markup {
 
 fn middle(spread: Option<Spread>, format: fn(f64) -> String) -> String {
     spread.map(|spread| format(spread.median)).unwrap_or_default()
-}
-
-/// The reasons of the verdicts.
-fn notes(section: &Section) -> Markup {
-    let doubtful: Vec<&Row> = section.rows.iter().filter(|row| !row.reasons.is_empty()).collect();
-    html! {
-        p.soft { "= marks what is not shown to differ." }
-        @if !doubtful.is_empty() {
-            details open[doubtful.len() <= 5] {
-                summary { "Why " (doubtful.len()) " of them are not VALID" }
-                dl {
-                    @for row in doubtful {
-                        dt { b { (row.server) } }
-                        @for reason in &row.reasons { dd { (reason) } }
-                    }
-                }
-            }
-        }
-    }
 }
 
 fn unsupported(comparison: &Comparison) -> Markup {

@@ -7,7 +7,7 @@ use crate::stats::{FEWEST_ROUNDS, Ratio, Spread};
 use crate::workload::{Mode, Workload};
 
 /// Connections from which on memory per idle connection is more than a matter of page sizes.
-const ENOUGH_CONNECTIONS: u32 = 500;
+pub(crate) const ENOUGH_CONNECTIONS: u32 = 500;
 /// Bytes of a line from which on bytes for each second say more than lines for each second.
 const LARGE: u32 = 4096;
 /// Flips told in words; the JSON has them all.
@@ -53,7 +53,7 @@ fn wrap(paragraph: &str, indent: &str) -> String {
 }
 
 /// A, B, ... Z, then numbers.
-fn letter(n: usize) -> String {
+pub(crate) fn letter(n: usize) -> String {
     match u8::try_from(n) {
         Ok(n) if n < 26 => char::from(b'A' + n).to_string(),
         _ => (n + 1).to_string(),
@@ -112,7 +112,8 @@ fn beside_best(section: &Section, name: &str) -> String {
     }
 }
 
-fn told(flip: &Flip) -> String {
+/// A flip in words, its points by their letters.
+pub(crate) fn told(flip: &Flip) -> String {
     let (less, more) = (&flip.less[0], &flip.more[0]);
     format!(
         "{} takes {} times the CPU of {} in {}, and {} times in {}",
@@ -160,7 +161,9 @@ fn section(section: &Section, letter: String, rounds: u32) -> String {
         text.push_str("p99: from the time in the schedule to the answer\n");
     }
     text.push_str(&draw(&header, &rows, 2));
-    notes(section, &mut text);
+    for note in notes(section) {
+        text.push_str(&wrap(&note, "  "));
+    }
     text
 }
 
@@ -199,8 +202,9 @@ fn cells(row: &Row, workload: &Workload, idle: bool) -> Vec<String> {
 }
 
 /// What the table alone would not say.
-fn notes(section: &Section, text: &mut String) {
-    let mut note = |note: String| text.push_str(&wrap(&note, "  "));
+pub(crate) fn notes(section: &Section) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut note = |note: String| notes.push(note);
     if section.rows.iter().any(|row| row.at_ceiling) {
         note(
             "* limited by the generator: not shown to be slower than the null reference, so that \
@@ -221,9 +225,9 @@ fn notes(section: &Section, text: &mut String) {
     if (section.rounds as usize) < FEWEST_ROUNDS {
         let rounds = section.rounds;
         note(format!("{rounds} rounds can show no difference; {FEWEST_ROUNDS} are the fewest"));
-        return;
+        return notes;
     }
-    let Some(first) = section.rows.first().filter(|row| row.rank.is_some()) else { return };
+    let Some(first) = section.rows.first().filter(|row| row.rank.is_some()) else { return notes };
     // The pairs of the first row: how much more than the best each of the others takes.
     let mut equal = Vec::new();
     for row in &section.rows[1..] {
@@ -242,6 +246,7 @@ fn notes(section: &Section, text: &mut String) {
     if !equal.is_empty() {
         note(format!("no difference shown from {}: {}", first.server, equal.join(", ")));
     }
+    notes
 }
 
 /// Why rows are not VALID: each reason once, with the servers it concerns.
