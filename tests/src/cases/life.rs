@@ -117,6 +117,10 @@ fn connect_and_close_leaves_nothing_behind(ctx: &Ctx) {
             }
         }
     };
+    // A server listens before its workers have all that they will open: one who is served stays,
+    // and says that they have.
+    let mut neighbour = server.client();
+    neighbour.round_trip("first");
     let before = server.usage().descriptors;
     // What an allocator and its threads take once is not a leak; measure after that.
     come_and_go(500);
