@@ -35,7 +35,7 @@ impl Disturbed {
             after as f64 / before.max(1) as f64
         };
         let disturbed = Self {
-            calm_messages_per_second: calm.in_window as f64 * 1e9 / calm.window_ns.max(1) as f64,
+            calm_messages_per_second: calm.total as f64 * 1e9 / calm.busy_ns.max(1) as f64,
             p50_ratio: ratio(0.5),
             p99_ratio: ratio(0.99),
             fate,

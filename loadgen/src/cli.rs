@@ -216,6 +216,10 @@ pub struct Report {
     /// Print JSON instead of tables, a document for each record
     #[arg(long)]
     pub json: bool,
+    /// Say what changed since this older record, beyond the noise; exit with 1 if anything became
+    /// worse
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["csv", "html", "merge"])]
+    pub against: Option<PathBuf>,
     /// Make one run of those of several generators that drove one server at the same time
     #[arg(long, requires = "out")]
     pub merge: bool,

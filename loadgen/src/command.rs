@@ -112,7 +112,7 @@ pub fn run(args: &Run) -> Result<ExitCode> {
     if let How::Package(package, _) = &target.how {
         progress.step(format!("building {package}"));
     }
-    target = models.build(&target)?;
+    target = models.build(&target, &settings.interrupted)?;
     begin(&pinning, &progress)?;
     progress.step(format!("{}: {}", workload.name, target.name));
     let report = crate::run::run(&target, &workload, &settings, &mut progress)?;
@@ -131,7 +131,7 @@ pub fn run(args: &Run) -> Result<ExitCode> {
 }
 
 /// A result on standard output, for programs or for people.
-fn publish(document: &Document, text: &str, json: bool) -> Result<()> {
+pub(crate) fn publish(document: &Document, text: &str, json: bool) -> Result<()> {
     if json { document.print() } else { table::print(text) }
 }
 
@@ -165,7 +165,7 @@ pub fn verify(args: &Verify) -> Result<ExitCode> {
         None => vec![Mode::Echo],
     };
     let pinning = asked(cpus::plan(args.common.workers, 1, &args.common.server_cpus, &[]))?;
-    let target = models.build(&target)?;
+    let target = models.build(&target, &AtomicBool::new(false))?;
     raise_descriptor_limit();
     let mut findings = Vec::new();
     for mode in modes {

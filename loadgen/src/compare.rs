@@ -19,13 +19,15 @@ use crate::drive::Shortage;
 use crate::models::{AGAIN, Entrant, How, Models, Target};
 use crate::progress::Progress;
 use crate::record::Record;
-use crate::run::{Interrupted, Report, Settings, run};
+use crate::round;
+use crate::run::{Interrupted, Report, Settings};
 use crate::server::{Server, Start};
 use crate::stats::{FEWEST_ROUNDS, Ratio, shown};
 use crate::verify::{Outcome, verify};
 use crate::workload::{Changes, Mode, Workload};
 
 pub use flips::{At, Flip, text};
+pub(crate) use section::CPU_PER_MESSAGE;
 pub use section::{Pair, Row, Section};
 
 /// Connections that the gate may hold at once, with room to spare.
@@ -149,7 +151,7 @@ impl Compare<'_> {
         plan: &Plan,
         begin: impl FnOnce(&Progress) -> Result<()>,
     ) -> Result<Comparison> {
-        let built = self.build(plan);
+        let built = self.build(plan)?;
         let deadline = Instant::now() + plan.pace.budget;
         let servers = built.iter().map(Target::entrant).collect();
         let planned = Planned { rounds: plan.pace.rounds, control: plan.control, servers };
@@ -173,18 +175,19 @@ impl Compare<'_> {
         Ok(planned.result(&workloads, &done, self.left_out, interrupted))
     }
 
-    fn build(&mut self, plan: &Plan) -> Vec<Target> {
+    fn build(&mut self, plan: &Plan) -> Result<Vec<Target>> {
         let mut built = Vec::new();
         for target in &plan.targets {
             if let How::Package(package, _) = &target.how {
                 self.progress.step(format!("building {package} for {}", target.name));
             }
-            match self.models.build(target) {
+            match self.models.build(target, &self.settings.interrupted) {
                 Ok(target) => built.push(target),
+                Err(e) if e.is::<Interrupted>() => return Err(e),
                 Err(e) => self.leave_out(&target.name, format!("{e:#}")),
             }
         }
-        built
+        Ok(built)
     }
 
     fn leave_out(&mut self, name: &str, why: String) {
@@ -272,37 +275,53 @@ impl Compare<'_> {
                 if round % 2 == 1 {
                     order.reverse();
                 }
-                for target in order {
-                    let point = workload.point();
-                    let (round_of, name) = (plan.pace.rounds, &target.name);
-                    self.progress
-                        .step(format!("round {} of {round_of}: {point} {name}", round + 1));
-                    match run(&target, workload, self.settings, self.progress) {
-                        Ok(report) => {
-                            if let Some(record) = &mut self.record {
-                                record.run(round, &report);
-                            }
-                            done.push(Done { workload: n, report });
-                        }
-                        Err(e) if e.is::<Interrupted>() => return Ok(true),
-                        // No server's fault, and the next one would meet it too.
-                        Err(e) if e.is::<Shortage>() => {
-                            let why = format!("given up in round {}: {e:#}", round + 1);
-                            self.leave_out(&point, why);
-                            entrants.of[n].clear();
-                            break;
-                        }
-                        Err(e) => {
-                            self.leave_out(name, format!("{point}: {e:#}"));
-                            entrants.of[n].retain(|other| other.name != *name);
-                            done.retain(|d| d.workload != n || d.report.server != *name);
-                        }
+                let step =
+                    format!("round {} of {}: {}", round + 1, plan.pace.rounds, workload.point());
+                match self.round(round, n, workload, &order, &step, done) {
+                    Ok(failed) => entrants.of[n].retain(|target| !failed.contains(&target.name)),
+                    Err(e) if e.is::<Interrupted>() => return Ok(true),
+                    // No server's fault, and the next one would meet it too.
+                    Err(e) => {
+                        let why = format!("given up in round {}: {e:#}", round + 1);
+                        self.leave_out(&workload.point(), why);
+                        entrants.of[n].clear();
                     }
                 }
             }
             longest = longest.max(began.elapsed());
         }
         Ok(false)
+    }
+
+    /// One round at one point. Returns the names of those who failed; they are out of all rounds.
+    fn round(
+        &mut self,
+        round: u32,
+        n: usize,
+        workload: &Workload,
+        order: &[Target],
+        step: &str,
+        done: &mut Vec<Done>,
+    ) -> Result<Vec<String>> {
+        let mut failed = Vec::new();
+        let reports = round::round(order, workload, self.settings, self.progress, step)?;
+        for (target, report) in order.iter().zip(reports) {
+            match report {
+                Ok(report) => {
+                    if let Some(record) = &mut self.record {
+                        record.run(round, &report);
+                    }
+                    done.push(Done { workload: n, report });
+                }
+                Err(e) if e.is::<Shortage>() => return Err(e),
+                Err(e) => {
+                    self.leave_out(&target.name, format!("{}: {e:#}", workload.point()));
+                    done.retain(|d| d.workload != n || d.report.server != target.name);
+                    failed.push(target.name.clone());
+                }
+            }
+        }
+        Ok(failed)
     }
 }
 

@@ -70,6 +70,11 @@ pub(crate) fn tree(root: i32) -> Vec<Process> {
 }
 
 impl Snapshot {
+    /// Threads of the tree.
+    pub fn threads(&self) -> u64 {
+        self.threads
+    }
+
     /// Reads the counters of `root` and its descendants. What has ended counts as nothing.
     pub fn take(root: i32) -> Self {
         let mut sum = Self::default();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::drive::PhaseResult;
 use crate::pacing::OpenLoop;
 use crate::run::Measured;
 use crate::stats::Latency;
@@ -17,15 +18,20 @@ const LATE: Duration = Duration::from_micros(200);
 const DRIFT: f64 = 0.15;
 
 /// A closed loop's rate is the server's and steady, and its windows are full.
-pub(crate) fn closed(w: &Workload, measured: &Measured, slices: &[u64], reasons: &mut Vec<String>) {
-    if let Some(drift) = drift(slices).filter(|drift| drift.abs() > DRIFT) {
+pub(crate) fn closed(
+    w: &Workload,
+    measured: &Measured,
+    phase: &PhaseResult,
+    reasons: &mut Vec<String>,
+) {
+    if let Some(drift) = drift(&phase.slices).filter(|drift| drift.abs() > DRIFT) {
         reasons.push(format!("the rate drifted during the run ({:+.0} %)", drift * 100.0));
     }
     let Some(latency) = measured.main_latency() else { return };
-    let finished = measured
-        .visits_per_second
-        .unwrap_or(measured.messages_per_second / measured.deliveries_per_sent);
-    let busy = finished * latency.mean / 1e9;
+    // All windows are full until their turn ends; then the last answers come, one by one, which
+    // takes as long as an answer does. So on average half of them are still in flight meanwhile.
+    let full = phase.window_ns as f64 + 0.5 * f64::from(phase.phases) * latency.mean;
+    let busy = latency.count as f64 * latency.mean / full;
     let asked = w.in_flight() as f64;
     if (busy / asked - 1.0).abs() > LITTLE {
         reasons.push(format!(

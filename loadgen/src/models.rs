@@ -3,15 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::run::Interrupted;
 use crate::workload::{Mode, Workload};
 
+/// How often it is looked whether a build was interrupted.
+const LOOK: Duration = Duration::from_millis(100);
 /// The name of the null reference in tables and records.
 pub const NULL: &str = "null (bare epoll)";
 /// The same, entered once more.
@@ -209,16 +215,16 @@ impl Models {
     }
 
     /// Builds what a target needs, one package at a time, so that one crate's features do not
-    /// change another's dependencies. Returns the target with its program's path.
-    pub fn build(&self, target: &Target) -> Result<Target> {
+    /// change another's dependencies. Returns the target with its program's path. Fails with
+    /// [`Interrupted`] once `interrupted` is set.
+    pub fn build(&self, target: &Target, interrupted: &AtomicBool) -> Result<Target> {
         let How::Package(package, args) = &target.how else { return Ok(target.clone()) };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(cargo)
+        let mut command = Command::new(cargo);
+        command
             .args(["build", "--release", "--quiet", "--message-format=json", "-p", package])
-            .current_dir(&self.workspace)
-            .stdin(Stdio::null())
-            .output()
-            .context("cannot run cargo, which builds the servers; is Rust installed?")?;
+            .current_dir(&self.workspace);
+        let output = finish(&mut command, interrupted)?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
             let why = text.lines().find(|line| line.starts_with("error")).unwrap_or("see cargo");
@@ -231,6 +237,34 @@ impl Models {
             .find_map(|message| message["executable"].as_str().map(PathBuf::from))
             .with_context(|| format!("{package} has no program of its name"))?;
         Ok(Target { how: How::Program(program, args.clone()), ..target.clone() })
+    }
+}
+
+/// Runs cargo to its end, or until it is interrupted, which must not pass for a failed build.
+fn finish(cargo: &mut Command, interrupted: &AtomicBool) -> Result<Output> {
+    let child = cargo
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo, which builds the servers; is Rust installed?")?;
+    let pid = Pid::from_child(&child);
+    let (sender, ended) = channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    loop {
+        let output = ended.recv_timeout(LOOK);
+        if interrupted.load(Relaxed) {
+            if output.is_err() {
+                let _ = kill_process(pid, Signal::TERM);
+                let _ = ended.recv();
+            }
+            return Err(Interrupted.into());
+        }
+        match output {
+            Ok(output) => return Ok(output?),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => bail!("cargo was lost sight of"),
+        }
     }
 }
 

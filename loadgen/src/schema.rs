@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::command::{Calibration, Found};
 use crate::compare::Comparison;
 use crate::host::Host;
+use crate::report::against::Against;
 use crate::run::Report;
 use crate::table;
 use crate::verify::Finding;
@@ -65,6 +66,11 @@ pub enum Body {
         objective: String,
         /// One entry for each server.
         found: Vec<Found>,
+    },
+    /// Of `report --against`.
+    Against {
+        /// All of it.
+        against: Box<Against>,
     },
     /// Of `verify`.
     Verification {

@@ -144,6 +144,24 @@ impl Server {
         Ok(())
     }
 
+    /// Keeps it from running, and from spinning, until it is resumed.
+    pub fn suspend(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it run again.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            // One that has ended is noticed when it is asked for something.
+            let group = Pid::from_child(&process.child);
+            let _ = rustix::process::kill_process_group(group, signal);
+        }
+    }
+
     /// Asks the server to end, and insists after a while. Returns what was wrong with its end.
     pub fn stop(mut self) -> Option<String> {
         self.process.take().and_then(|mut process| process.stop())
@@ -266,6 +284,8 @@ impl Process {
             complaint = Some(format!("the server ended by itself: {}", self.obituary()));
         } else {
             let _ = rustix::process::kill_process(group, Signal::TERM);
+            // A suspended one would not hear it.
+            let _ = rustix::process::kill_process_group(group, Signal::CONT);
             if !self.wait(STOP) {
                 let seconds = STOP.as_secs();
                 complaint = Some(format!("the server did not end within {seconds} s of SIGTERM"));

@@ -8,7 +8,8 @@
 //!
 //! While anybody is connected it never sleeps, which takes a processor for itself but keeps the
 //! timer's and the scheduler's delays out of the service times. It ends on SIGTERM or SIGINT and
-//! prints what it has drawn, and what came of it: from reading a line to writing it.
+//! prints what it has drawn, and what came of it: from reading a line to writing it. The first line
+//! of a connection does not count there: the generator asks them all at once while it connects.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -136,8 +137,9 @@ struct Synthetic {
     state: u64,
     peers: Vec<Peer>,
     open: usize,
-    /// Answers by time: when each is due, whose it is, and when its line was read.
-    due: BinaryHeap<Reverse<(u64, usize, u64)>>,
+    /// Answers by time: when each is due, whose it is, and when its line was read, unless it was a
+    /// connection's first.
+    due: BinaryHeap<Reverse<(u64, usize, Option<u64>)>>,
     drawn: Histogram<u64>,
     realised: Histogram<u64>,
 }
@@ -235,8 +237,9 @@ impl Synthetic {
             let drawn = self.plan.service.quantile(q) as u64;
             self.drawn.saturating_record(drawn);
             let peer = &mut self.peers[place];
+            let read = (peer.last > 0).then_some(now);
             peer.last = peer.last.max(now + drawn);
-            self.due.push(Reverse((peer.last, place, now)));
+            self.due.push(Reverse((peer.last, place, read)));
         }
     }
 
@@ -250,7 +253,9 @@ impl Synthetic {
             self.due.pop();
             let peer = &mut self.peers[place];
             let (Some(fd), Some(end)) = (&peer.fd, memchr(b'\n', &peer.held)) else { continue };
-            self.realised.saturating_record(now - read);
+            if let Some(read) = read {
+                self.realised.saturating_record(now - read);
+            }
             if send_all(fd, &peer.held[..=end]) {
                 peer.held.drain(..=end);
             } else {

@@ -58,7 +58,7 @@ fn nothing_is_allocated_per_message() {
         let nothing = Duration::ZERO;
         let workload = Workload::find(name, &changes, Duration::from_secs(1), nothing).unwrap();
         let stall = Duration::from_secs(5);
-        let plan = Plan { addr, workload: &workload, threads: 1, seed: 1, stall };
+        let plan = Plan { addr, workload: &workload, threads: 1, seed: 1, stall, spins: false };
         let mut team = Team::start(&plan).unwrap();
         team.opened(&mut |_| Ok(())).unwrap();
         phase(&mut team, Duration::from_millis(100));

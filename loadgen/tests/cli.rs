@@ -283,6 +283,17 @@ fn a_control_enters_each_server_twice_at_each_point_of_the_grid() {
 }
 
 #[test]
+fn commands_alone_are_compared_with_each_other() {
+    let command = format!("{LOADGEN} null-server --listen {{addr}}");
+    let args = ["compare", "--cmd", &command, "--cmd", &command, "--rounds", "1", "--json"];
+    let output = loadgen(&[&args[..], &["--workloads", "ping-pong"], &SHORT].concat());
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let servers = value["comparison"]["servers"].as_array().unwrap();
+    let names: Vec<_> = servers.iter().map(|server| server["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["loadgen", "loadgen-2"], "and nothing of models.toml");
+}
+
+#[test]
 fn a_large_handicap_is_found() {
     let args = ["calibrate", "--pairs", "1", "--rounds", "6", "--handicap", "300%", "--json"];
     let output = loadgen(&[&args[..], &["--connections", "4"], &SHORT].concat());
@@ -323,7 +334,7 @@ fn compare_prints_a_table_that_a_pipe_can_take() {
     assert!(!text.contains('\u{1b}'), "no escapes into a pipe");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        stderr.contains("round 1 of 2: ping-pong, 64 connections, 64 B, depth 1 one"),
+        stderr.contains("round 1 of 2: ping-pong, 64 connections, 64 B, depth 1: one"),
         "{stderr}"
     );
     let again = loadgen(&["report", &out]);

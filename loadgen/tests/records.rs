@@ -122,6 +122,50 @@ fn csv_has_every_run() {
     assert!(rows[0][at("p99_ns")].parse::<u64>().unwrap() > 0);
 }
 
+/// Seven rounds of two servers, of which the second computes for so long for every line.
+fn against(dir: &Path, name: &str, work: &str) -> String {
+    let entry = |name: &str, work: &str| {
+        format!(
+            "[model.{name}]\ncommand = \"{LOADGEN} null-server --listen {{addr}} --work {work}\"\n\
+             modes = [\"echo\"]\n[model.{name}.unsupported]\nsplit-lines = \"no lines\"\n\
+             over-long-line = \"no limit\"\nnot-before-asked = \"no lines\"\n"
+        )
+    };
+    let (file, out) = (dir.join(format!("{name}.toml")), dir.join(name).display().to_string());
+    std::fs::write(&file, entry("one", "0ns") + &entry("two", work)).unwrap();
+    let file = file.display().to_string();
+    let mut args = vec!["compare", "--models-file", &file, "--rounds", "7", "--out", &out];
+    args.extend(["--workloads", "ping-pong", "--connections", "8"]);
+    args.extend(["--duration", "60ms", "--warmup", "10ms"]);
+    printed(&args, 0);
+    out
+}
+
+#[test]
+fn a_regression_since_an_older_record_is_told_and_fails() {
+    let dir = folder("against");
+    let old = against(&dir, "old", "0ns");
+    let same = printed(&["report", &old, "--against", &old], 0);
+    assert!(same.contains("2 compared: 0 worse") && same.contains("2 with no change"), "{same}");
+    let new = against(&dir, "new", "200us");
+    let text = printed(&["report", &new, "--against", &old, "--json"], 1);
+    let changes = &serde_json::from_str::<Value>(&text).unwrap()["against"]["changes"];
+    let of = |name: &str| {
+        let all = changes.as_array().unwrap();
+        all.iter().find(|change| change["server"] == name).unwrap().clone()
+    };
+    assert_eq!(of("two")["outcome"], "worse", "{text}");
+    assert!(of("two")["ratio"]["low"].as_f64().unwrap() > 2.0, "{text}");
+    let better = printed(&["report", &old, "--against", &new], 0);
+    assert!(better.contains(" 1 better"), "{better}");
+    // Another machine's numbers are no change of ours.
+    let host = Path::new(&new).join("host.json");
+    let text = std::fs::read_to_string(&host).unwrap();
+    std::fs::write(&host, text.replacen("\"kernel\": \"", "\"kernel\": \"not-", 1)).unwrap();
+    assert!(refused(&["report", &new, "--against", &old]).contains("different machines"));
+    assert!(refused(&["report", &old, &new, "--against", &old]).contains("name one"));
+}
+
 #[test]
 fn two_generators_of_one_server_become_one_run() {
     let dir = folder("merge");

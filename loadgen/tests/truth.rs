@@ -1,7 +1,9 @@
 //! What is reported is what was injected: a server with known service times, or one that stalls.
 //!
 //! A busy machine can only add to a latency, so the tests that run everywhere ask for no more than
-//! what must show whatever else the machine does. The exact ones want a quiet machine:
+//! what must show whatever else the machine does. The exact ones want a quiet machine. Service
+//! times there are of the order of 10 ms, so that 2 % of them is more than what the way to the
+//! server and back takes, and than what a virtual machine loses to its host now and then:
 //!
 //! ```text
 //! cargo test --release -p loadgen --test truth -- --ignored --nocapture --test-threads 1
@@ -80,7 +82,8 @@ fn open_loop_shows_a_stall_and_closed_loop_hides_it() {
     let stalling = ["--service", "constant:1ms", "--stall-after", "450", "--stall-for", "400ms"];
     let server = Synthetic::start(&stalling);
     let load = ["--workload", "open-loop", "--connections", "50", "--duration", "1200ms"];
-    let open = run(&server.addr, &[&load[..], &["--rate", "1000"]].concat());
+    let rate = ["--rate", "1000", "--arrivals", "uniform"];
+    let open = run(&server.addr, &[&load[..], &rate].concat());
     // A third of the messages come due while the server stands still, and wait for from 0 to
     // 0.4 s: one in ten of all waits for more than 0.4 s - 0.1 x 1.2 s.
     let p90 = ms(latency(&open, "response", "p90"));
@@ -145,12 +148,10 @@ fn compare(kind: &str, reported: &Value, expected: impl Fn(&str, f64) -> f64) ->
 #[ignore = "exact to 20 us: for a quiet machine"]
 fn reported_quantiles_are_the_injected_ones() {
     let mut off = Vec::new();
-    for text in
-        ["constant:200us", "constant:5ms", "bimodal:200us:5ms:0.05", "pareto:100us:1.5:50ms"]
-    {
+    for text in ["constant:50ms", "bimodal:10ms:200ms:0.05", "pareto:5ms:1.5:1s"] {
         let server = Synthetic::start(&["--service", text]);
         let load = ["--workload", "open-loop", "--connections", "500", "--duration", "10s"];
-        let run = run(&server.addr, &[&load[..], &["--rate", "5000"]].concat());
+        let run = run(&server.addr, &[&load[..], &["--rate", "2000"]].concat());
         println!("{text}: {}", run["verdict"]);
         let injected = server.injected();
         let service: Service = text.parse().unwrap();
@@ -168,10 +169,12 @@ fn reported_quantiles_are_the_injected_ones() {
 #[test]
 #[ignore = "exact to 2 %: for a quiet machine"]
 fn a_stalled_second_is_seen_at_its_rank() {
-    let (seconds, service) = (5.0, 1e6);
-    let stalling = ["--service", "constant:1ms", "--stall-after", "11000", "--stall-for", "1s"];
+    let (seconds, service) = (5.0, 5e6);
+    let stalling = ["--service", "constant:5ms", "--stall-after", "1400", "--stall-for", "1s"];
     let load = ["--connections", "1000", "--duration", "5s"];
-    let open = ["--workload", "open-loop", "--rate", "5000", "--when-busy", "pipeline"];
+    // At equal distances: how many fall into that second is not left to chance. And few, so that
+    // answering them all when it is over takes no time to speak of.
+    let open = ["--workload", "open-loop", "--rate", "400", "--arrivals", "uniform"];
     let server = Synthetic::start(&stalling);
     let run_open = run(&server.addr, &[&load[..], &open].concat());
     println!("open loop: {}", run_open["verdict"]);
@@ -188,5 +191,5 @@ fn a_stalled_second_is_seen_at_its_rank() {
     compare("closed loop", &run_closed["measured"]["latency"]["latency"], expected);
     assert!(off.is_empty(), "{off:#?}");
     let hidden = ms(latency(&run_closed, "latency", "p99"));
-    assert!(hidden < 3.0, "closed loop does not see the stall at p99: {hidden} ms");
+    assert!(hidden < 10.0, "closed loop does not see the stall at p99: {hidden} ms");
 }

@@ -15,7 +15,8 @@ use crate::compare::text;
 use crate::host::Host;
 use crate::models::{How, Models, Target};
 use crate::progress::Progress;
-use crate::run::{Interrupted, Measured, Settings, run};
+use crate::round;
+use crate::run::{Interrupted, Measured, Report, Settings};
 use crate::schema::{Body, Document};
 use crate::stats::{FEWEST_ROUNDS, Ratio, SignedRank, Spread};
 use crate::table;
@@ -69,7 +70,7 @@ pub fn calibrate(args: &cli::Calibrate) -> Result<ExitCode> {
     let (pinning, settings) = asked(settings(&args.common, &args.driving))?;
     let host = Host::look();
     let mut progress = Progress::start();
-    let target = models.build(&target)?;
+    let target = models.build(&target, &settings.interrupted)?;
     begin(&pinning, &progress)?;
     let mut bench = Bench { workload: &workload, settings: &settings, progress: &mut progress };
     let calibration = bench.calibrate(&target, args)?;
@@ -150,7 +151,8 @@ impl Bench<'_> {
         let mut other = target.again();
         if args.handicap > 0.0 {
             for n in 1..=FIRST {
-                samples.push(self.sample(target, &format!("first look, {n} of {FIRST}"))?);
+                let step = format!("first look, {n} of {FIRST}");
+                samples.append(&mut self.samples(std::slice::from_ref(target), &step)?);
             }
             let costs: Vec<f64> = samples.iter().map(|sample| sample.cpu).collect();
             let cost = Spread::of(&costs).map_or(0.0, |s| s.median);
@@ -162,15 +164,17 @@ impl Bench<'_> {
             for round in 1..=args.rounds {
                 let step = format!("pair {pair} of {}, round {round}", args.pairs);
                 // Mirrored, as in a comparison.
+                let mut both = [target.clone(), other.clone()];
                 if round % 2 == 0 {
-                    second.push(self.sample(&other, &step)?.cpu);
+                    both.reverse();
                 }
-                let sample = self.sample(target, &step)?;
-                first.push(sample.cpu);
-                samples.push(sample);
-                if round % 2 == 1 {
-                    second.push(self.sample(&other, &step)?.cpu);
+                let mut of_round = self.samples(&both, &step)?;
+                if round % 2 == 0 {
+                    of_round.reverse();
                 }
+                second.extend(of_round.pop().map(|sample| sample.cpu));
+                first.extend(of_round.last().map(|sample| sample.cpu));
+                samples.append(&mut of_round);
             }
             let center = if args.handicap > 0.0 { 1.0 + args.handicap } else { 1.0 };
             let off = |(first, second): (&f64, &f64)| (second / first / center - 1.0).abs();
@@ -180,19 +184,23 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn sample(&mut self, target: &Target, step: &str) -> Result<Sample> {
-        self.progress.step(format!("{step}: {}", target.name));
-        let report = run(target, self.workload, self.settings, self.progress)?;
-        let cost = |m: &Measured| m.cost.as_ref().map(|cost| cost.cpu_ns_per_message);
-        let measured = report.measured.as_ref();
-        let known = measured.and_then(|m| Some((m, cost(m)?)));
-        let (measured, cpu) = known.with_context(|| {
-            let reasons = report.verdict.reasons.join("; ");
-            format!("{} gave no number: {reasons}", target.name)
-        })?;
-        let (rate, generator) =
-            (measured.messages_per_second, measured.generator_cpu_ns_per_message);
-        Ok(Sample { rate, cpu, generator })
+    /// One round of these; a sample of each.
+    fn samples(&mut self, targets: &[Target], step: &str) -> Result<Vec<Sample>> {
+        let reports = round::round(targets, self.workload, self.settings, self.progress, step)?;
+        let sample = |(target, report): (&Target, Result<Report>)| {
+            let report = report?;
+            let cost = |m: &Measured| m.cost.as_ref().map(|cost| cost.cpu_ns_per_message);
+            let measured = report.measured.as_ref();
+            let known = measured.and_then(|m| Some((m, cost(m)?)));
+            let (measured, cpu) = known.with_context(|| {
+                let reasons = report.verdict.reasons.join("; ");
+                format!("{} gave no number: {reasons}", target.name)
+            })?;
+            let (rate, generator) =
+                (measured.messages_per_second, measured.generator_cpu_ns_per_message);
+            Ok(Sample { rate, cpu, generator })
+        };
+        targets.iter().zip(reports).map(sample).collect()
     }
 }
 

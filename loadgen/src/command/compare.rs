@@ -98,7 +98,7 @@ fn targets(args: &cli::Compare, models: &Models) -> Result<Vec<Target>> {
     for name in &args.models {
         targets.push(models.find(name)?);
     }
-    if args.models.is_empty() {
+    if args.models.is_empty() && args.cmd.is_empty() {
         for (name, entry) in models.entries() {
             match models.missing(entry) {
                 Some(why) => eprintln!("{name} is left out: {why}"),
@@ -107,7 +107,13 @@ fn targets(args: &cli::Compare, models: &Models) -> Result<Vec<Target>> {
         }
     }
     for command in &args.cmd {
-        targets.push(Target::command(command)?);
+        let mut target = Target::command(command)?;
+        // The same program with other arguments.
+        let taken = |name: &str| targets.iter().any(|other: &Target| other.name == name);
+        let numbered = (2..).map(|n| format!("{}-{n}", target.name));
+        let mut free = std::iter::once(target.name.clone()).chain(numbered);
+        target.name = free.find(|name| !taken(name)).unwrap_or_default();
+        targets.push(target);
     }
     for (n, target) in targets.iter().enumerate() {
         if targets[..n].iter().any(|earlier| earlier.name == target.name) {

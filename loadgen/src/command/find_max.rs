@@ -109,7 +109,7 @@ pub fn find_max(args: &cli::FindMax) -> Result<ExitCode> {
         if let How::Package(package, _) = &target.how {
             progress.step(format!("building {package}"));
         }
-        built.push(models.build(&target)?);
+        built.push(models.build(&target, &settings.interrupted)?);
     }
     begin(&pinning, &progress)?;
     let mut found = Vec::new();

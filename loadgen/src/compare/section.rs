@@ -11,7 +11,7 @@ use crate::stats::{Ratio, SignedRank, Spread, shown};
 use crate::workload::Workload;
 
 /// The usual measure of the ranks.
-pub(super) const CPU_PER_MESSAGE: &str = "CPU per message";
+pub(crate) const CPU_PER_MESSAGE: &str = "CPU per message";
 
 /// The servers under one workload.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

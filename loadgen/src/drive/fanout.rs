@@ -103,11 +103,11 @@ impl Fanout {
 
     /// One batch of events, then the speakers whose windows it has opened.
     fn turn(&mut self, window: &mut Window) -> Result<()> {
-        let patience = match &mut self.pacer {
-            Some(pacer) => pacer.patience(window)?,
-            None => NAP,
+        let events = match &mut self.pacer {
+            Some(pacer) => pacer.wait(&mut self.poller, window)?,
+            None => self.poller.wait(NAP)?,
         };
-        for n in 0..self.poller.wait(patience)? {
+        for n in 0..events {
             let (index, ready) = self.poller.event(n);
             if index == TIMER {
                 continue;

@@ -79,19 +79,22 @@ impl Phase {
 }
 
 /// What one phase brought, over one thread or, once merged, over all.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct PhaseResult {
-    /// Messages checked while the windows were kept full; the rate is made of these.
-    pub in_window: u64,
-    /// Messages checked in all, those in flight at the end included; costs are divided by these.
+    /// Phases in one: turns of the same connections, one after the other.
+    pub phases: u32,
+    /// Messages checked, those in flight at the end included.
     pub total: u64,
     /// Messages written: equal to `total` in echo, fewer in fan-out.
     pub sent: u64,
     /// How long the windows were kept full, in nanoseconds.
     pub window_ns: u64,
-    /// Processor time of the busiest generator thread in that time, in nanoseconds.
+    /// The same until the last answer: what the rate is made of.
+    pub busy_ns: u64,
+    /// Processor time of the busiest generator thread in that time, in nanoseconds, without what
+    /// it spent waiting.
     pub cpu_ns: u64,
-    /// Messages checked in each tenth of the window.
+    /// Messages checked in each tenth of the window, or in each of many phases.
     pub slices: Vec<u64>,
     /// Latencies in nanoseconds, by name, the most telling one first.
     pub histograms: Vec<(&'static str, Histogram<u64>)>,
@@ -106,10 +109,10 @@ pub struct PhaseResult {
 impl PhaseResult {
     /// Adds what another thread measured in the same phase.
     pub fn merge(&mut self, other: Self) {
-        self.in_window += other.in_window;
         self.total += other.total;
         self.sent += other.sent;
         self.window_ns = self.window_ns.max(other.window_ns);
+        self.busy_ns = self.busy_ns.max(other.busy_ns);
         self.cpu_ns = self.cpu_ns.max(other.cpu_ns);
         for (sum, n) in self.slices.iter_mut().zip(other.slices) {
             *sum += n;
@@ -128,6 +131,38 @@ impl PhaseResult {
             sum.merge(other);
         }
         self.faults.merge(other.faults);
+    }
+}
+
+impl PhaseResult {
+    /// Adds what the same connections brought in a later phase. Only the first may be empty.
+    pub fn then(&mut self, next: Self) {
+        if self.phases == 0 {
+            let faults = std::mem::take(&mut self.faults);
+            *self = next;
+            return self.faults.merge(faults);
+        }
+        if self.phases == 1 {
+            self.slices = vec![self.total];
+        }
+        self.slices.push(next.total);
+        self.phases += next.phases;
+        self.total += next.total;
+        self.sent += next.sent;
+        self.cpu_ns += next.cpu_ns;
+        for ((_, sum), (_, histogram)) in self.histograms.iter_mut().zip(next.histograms) {
+            sum.add(&histogram).expect("histograms of one shape");
+        }
+        // Phases of less than a second are parts of one.
+        let begun = self.window_ns < self.seconds.len() as u64 * window::SECOND;
+        let mut seconds = next.seconds.into_iter();
+        if let (true, Some(last)) = (begun, self.seconds.last_mut()) {
+            seconds.by_ref().take(1).for_each(|second| last.merge(second));
+        }
+        self.seconds.extend(seconds);
+        self.window_ns += next.window_ns;
+        self.busy_ns += next.busy_ns;
+        self.faults.merge(next.faults);
     }
 }
 

@@ -115,8 +115,7 @@ impl Open {
 
     /// One batch of events. What comes due meanwhile is sent between two of them.
     fn turn(&mut self, window: &mut Window) -> Result<()> {
-        let patience = self.pacer.patience(window)?;
-        for n in 0..self.lines.poller.wait(patience)? {
+        for n in 0..self.pacer.wait(&mut self.lines.poller, window)? {
             if self.lines.poller.event(n).0 == TIMER {
                 continue;
             }

@@ -34,6 +34,8 @@ pub struct Plan<'a> {
     pub seed: u64,
     /// Without any answer for so long, the server counts as stalled.
     pub stall: Duration,
+    /// Whether an open loop waits without sleeping.
+    pub spins: bool,
 }
 
 enum Report {
@@ -154,7 +156,7 @@ fn pace(plan: &Plan<'_>, n: u32, share: f64) -> Option<Pace> {
     let offset = (f64::from(n) + 0.5) / f64::from(plan.threads);
     // Different threads, different times; the payload's own numbers come from the bare seed.
     let seed = plan.seed ^ (u64::from(n) + 1).wrapping_mul(0xd134_2543_de82_ef95);
-    Some(Pace { rate, arrivals, offset, when_busy, depth, seed })
+    Some(Pace { rate, arrivals, offset, when_busy, depth, seed, spins: plan.spins })
 }
 
 /// One driver for each thread, the work divided as evenly as it goes.

@@ -16,7 +16,7 @@ const IMPATIENT: Duration = Duration::from_millis(500);
 /// Parts of a window between which the rate may not drift.
 const SLICES: u64 = 10;
 /// A second in nanoseconds.
-const SECOND: u64 = 1_000_000_000;
+pub(super) const SECOND: u64 = 1_000_000_000;
 
 /// What a driver is to do after a batch of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +37,10 @@ pub(super) struct Window {
     pub(super) sent: u64,
     published: u64,
     progress_at: u64,
-    in_window: u64,
     window_ns: u64,
     cpu_at_start: u64,
-    cpu_ns: u64,
+    /// Waiting without sleep.
+    spun_ns: u64,
     slices: Vec<u64>,
     sliced: u64,
     /// What was noted before the second that is running.
@@ -68,10 +68,9 @@ impl Window {
             sent: 0,
             published: 0,
             progress_at: 0,
-            in_window: 0,
             window_ns: 0,
             cpu_at_start: thread_cpu_ns(),
-            cpu_ns: 0,
+            spun_ns: 0,
             slices: Vec::with_capacity(SLICES as usize + 1),
             sliced: 0,
             histograms: names.iter().map(|&name| (name, histogram())).collect(),
@@ -86,6 +85,12 @@ impl Window {
     #[inline]
     pub(super) fn now(&self) -> u64 {
         self.began.elapsed().as_nanos() as u64
+    }
+
+    /// Since `from` there was nothing to do, and it did not sleep.
+    #[inline]
+    pub(super) fn has_spun(&mut self, from: u64) {
+        self.spun_ns += self.now() - from;
     }
 
     /// Records a value (ns) in the `n`th histogram.
@@ -119,9 +124,7 @@ impl Window {
                 return Step::Go;
             }
             self.sending = false;
-            self.in_window = self.total;
             self.window_ns = now;
-            self.cpu_ns = thread_cpu_ns() - self.cpu_at_start;
             return Step::StopSending;
         }
         let hurry = stop || fault.is_some();
@@ -164,11 +167,12 @@ impl Window {
             self.end_second();
         }
         PhaseResult {
-            in_window: self.in_window,
+            phases: 1,
             total: self.total,
             sent: self.sent,
             window_ns: self.window_ns,
-            cpu_ns: self.cpu_ns,
+            busy_ns: self.window_ns.max(self.progress_at),
+            cpu_ns: (thread_cpu_ns() - self.cpu_at_start).saturating_sub(self.spun_ns),
             slices: self.slices,
             histograms: self.histograms,
             seconds: self.seconds,

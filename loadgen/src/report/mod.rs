@@ -1,16 +1,19 @@
 //! `report`: what a record says, in the form that is asked for. It measures nothing.
 
+pub(crate) mod against;
 mod chart;
 mod csv;
 pub(crate) mod html;
 mod merge;
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
+use self::against::Against;
 use crate::cli;
-use crate::command::asked;
+use crate::command::{asked, publish};
 use crate::record::Stored;
 use crate::schema::{Body, Document};
 use crate::table;
@@ -23,6 +26,9 @@ pub fn command(args: &cli::Report) -> Result<ExitCode> {
         asked(merge::merge(&records, out))?;
         records = vec![Stored::read(out)?];
     }
+    if let Some(old) = &args.against {
+        return against(&records, old, args.json);
+    }
     if let Some(file) = &args.html {
         html::write(&records, file)?;
         eprintln!("report: {}", file.display());
@@ -34,6 +40,18 @@ pub fn command(args: &cli::Report) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `--against`: what changed since an older record.
+fn against(records: &[Stored], old: &Path, json: bool) -> Result<ExitCode> {
+    let [new] = records else {
+        return asked(Err(anyhow!("--against compares one record with an older one: name one")));
+    };
+    let against = asked(Stored::read(old).and_then(|old| Against::of(new, &old)))?;
+    let code = if against.regressed() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    let text = against.text();
+    publish(&Document::new(Body::Against { against: Box::new(against) }), &text, json)?;
+    Ok(code)
 }
 
 fn print(record: &Stored, json: bool) -> Result<()> {

@@ -1,0 +1,274 @@
+//! One server under load: started, connected and warm, driven in one turn or in many, and stopped.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Error, Result, bail};
+
+use crate::bystanders::Disturbed;
+use crate::check::{Fault, FaultyOpening};
+use crate::cost::{Snapshot, kernel_memory, resident};
+use crate::drive::{Disturbers, Phase, PhaseResult, Plan, Team};
+use crate::judge::{Outcome, judge, stolen_ticks};
+use crate::models::{How, Target};
+use crate::progress::Progress;
+use crate::run::{Interrupted, Report, Settings, Status};
+use crate::server::{Server, Start};
+use crate::syscalls::Counting;
+use crate::verify;
+use crate::workload::{Mode, Workload};
+
+/// How long a server that has closed connections may take to turn out to be dying.
+const DYING: Duration = Duration::from_millis(300);
+/// Threads of a server up to which it is suspended while it rests. One of more threads has them
+/// for its connections, and they block; suspending and waking them all would cost it more.
+const FEW_THREADS: u64 = 16;
+
+/// A server with the connections to it. Between its turns it may rest, and then costs nothing.
+pub(crate) struct Lane<'a> {
+    target: &'a Target,
+    workload: &'a Workload,
+    settings: &'a Settings,
+    server: Server,
+    /// `None` once there was a fault: then nothing more is asked.
+    team: Option<Team>,
+    /// What was measured so far.
+    outcome: Outcome,
+    /// The server's counters, and this machine's, before the first turn.
+    before: (Option<Snapshot>, (u64, u64)),
+    resting: bool,
+}
+
+impl<'a> Lane<'a> {
+    /// Starts a target, which is built already, opens its connections and warms it up.
+    pub(crate) fn open(
+        target: &'a Target,
+        workload: &'a Workload,
+        settings: &'a Settings,
+        progress: &mut Progress,
+    ) -> Result<Self> {
+        check_descriptors(workload)?;
+        if let Some(why) = target.refuses(workload) {
+            bail!(why);
+        }
+        let start = Start {
+            mode: workload.mode,
+            connections: workload.places(),
+            workers: settings.workers,
+            no_flood_control: workload.mode == Mode::Chat,
+            wait: workload.wait,
+            work: workload.work,
+            cpus: Some(&settings.server_cpus[..]).filter(|cpus| !cpus.is_empty()),
+        };
+        let mut lane = Self {
+            server: Server::start(target, &start)?,
+            team: None,
+            outcome: Outcome::default(),
+            before: (None, (0, 0)),
+            resting: false,
+            target,
+            workload,
+            settings,
+        };
+        let warm = lane.warm_up(progress);
+        warm.map_err(|error| lane.explained(error)).map(|()| lane)
+    }
+
+    fn warm_up(&mut self, progress: &mut Progress) -> Result<()> {
+        let (addr, pid, workload) = (self.server.addr, self.server.pid(), self.workload);
+        let Settings { threads, seed, stall, ref interrupted, .. } = *self.settings;
+        // The first connection may cost the server what later ones do not: buffers, lazy tables.
+        verify::first_contact(addr, workload.mode, stall)
+            .with_context(|| format!("no sensible answer from {addr}"))?;
+        let empty = (pid.and_then(resident), kernel_memory());
+        let spins = self.settings.spins(workload);
+        let mut team = Team::start(&Plan { addr, workload, threads, seed, stall, spins })?;
+        let mut watch = Watch::begin(&mut self.server, interrupted, progress);
+        let opened = team.opened(&mut |messages| watch.look(messages));
+        match opened.map_err(Error::downcast::<FaultyOpening>) {
+            Ok(()) => {}
+            Err(Ok(FaultyOpening(faults))) => {
+                self.outcome.phase.faults = faults;
+                return Ok(());
+            }
+            Err(Err(e)) => return Err(e),
+        }
+        let full = (pid.and_then(resident), kernel_memory());
+        let each = |(full, empty): (u64, u64)| {
+            full.saturating_sub(empty) as f64 / f64::from(workload.connections)
+        };
+        let lasting = workload.churn.is_none();
+        self.outcome.idle = full.0.zip(empty.0).filter(|_| lasting).map(each);
+        self.outcome.kernel = full.1.zip(empty.1).filter(|_| lasting).map(each);
+        let counting =
+            pid.context("its process is not known (give --pid)").and_then(Counting::start);
+        let warm = watch.load(&mut team, workload.warmup, false)?;
+        let calls = counting.and_then(Counting::finish).map_err(|e| format!("{e:#}"));
+        self.outcome.calls = match warm.total {
+            0 => Err("nothing was asked while warming up, when calls are counted".into()),
+            messages => calls.map(|calls| calls as f64 / messages as f64),
+        };
+        if !warm.faults.is_empty() {
+            self.outcome.phase.faults = warm.faults;
+            return Ok(());
+        }
+        self.team = Some(team);
+        self.before = (pid.map(Snapshot::take), stolen_ticks());
+        Ok(())
+    }
+
+    /// Drives it for so long.
+    pub(crate) fn turn(&mut self, duration: Duration, progress: &mut Progress) -> Result<()> {
+        if std::mem::take(&mut self.resting) {
+            self.server.resume();
+        }
+        let driven = self.drive(duration, progress);
+        driven.map_err(|error| self.explained(error))
+    }
+
+    fn drive(&mut self, duration: Duration, progress: &mut Progress) -> Result<()> {
+        let (workload, settings) = (self.workload, self.settings);
+        let Some(team) = &mut self.team else { return Ok(()) };
+        let mut watch = Watch::begin(&mut self.server, &settings.interrupted, progress);
+        let disturbed = watch.disturb(team, workload, settings.seed)?;
+        let part = if disturbed.is_some() { 2 } else { 1 };
+        if disturbed.is_some() {
+            self.before = (watch.server.pid().map(Snapshot::take), stolen_ticks());
+        }
+        let began = SystemTime::now();
+        let mut phase = watch.load(team, duration / part, true)?;
+        if let Some((calm, disturbers)) = disturbed {
+            self.after_all();
+            self.outcome.disturbed = Some(Disturbed::join(&mut phase, calm, disturbers)?);
+        }
+        self.outcome.began.get_or_insert(began);
+        self.outcome.phase.then(phase);
+        if !self.outcome.phase.faults.is_empty() {
+            self.team = None;
+        }
+        Ok(())
+    }
+
+    /// It is the turn of others.
+    pub(crate) fn rest(&mut self) {
+        let threads = self.before.0.as_ref().map_or(u64::MAX, Snapshot::threads);
+        if threads <= FEW_THREADS {
+            self.server.suspend();
+            self.resting = true;
+        }
+    }
+
+    /// Books what the server has used since the first turn.
+    fn after_all(&mut self) {
+        let (after, ticks) = (self.server.pid().map(Snapshot::take), stolen_ticks());
+        let (before, ticks_before) = (self.before.0.take(), self.before.1);
+        let (stolen, all) = (ticks.0 - ticks_before.0, ticks.1 - ticks_before.1);
+        self.outcome.usage = before.zip(after);
+        self.outcome.stolen = stolen as f64 / all.max(1) as f64;
+    }
+
+    /// Stops the server, and judges what was measured.
+    pub(crate) fn close(mut self) -> Result<Report> {
+        if self.resting {
+            self.server.resume();
+        }
+        if self.outcome.usage.is_none() {
+            self.after_all();
+        }
+        let Self { target, workload, settings, mut server, team, outcome, .. } = self;
+        drop(team);
+        let faults = &outcome.phase.faults;
+        if faults.counts().any(|(fault, _)| fault == Fault::Closed) {
+            // It may be dying: connections are the first thing that the kernel takes from a
+            // process.
+            server.check_alive(DYING)?;
+        }
+        let complaint = server.stop();
+        let ours = matches!(target.how, How::Program(..));
+        let (mut verdict, measured) = judge(workload, &outcome);
+        if let Some(complaint) = complaint {
+            verdict.status = verdict.status.max(Status::Suspect);
+            verdict.reasons.push(complaint);
+        }
+        Ok(Report {
+            server: target.name.clone(),
+            workload: workload.clone(),
+            settings: settings.clone(),
+            flood_control: (ours && workload.mode == Mode::Chat).then_some(false),
+            verdict,
+            measured,
+            faults: faults.counts().map(|(f, n)| (f.name().into(), n)).collect(),
+            examples: faults.examples().to_vec(),
+        })
+    }
+
+    /// A server that has died explains better what the connections only felt.
+    fn explained(&mut self, error: Error) -> Error {
+        match self.server.check_alive(Duration::ZERO) {
+            Err(death) if !error.is::<Interrupted>() => death.context(format!("{error:#}")),
+            _ => error,
+        }
+    }
+}
+
+/// A shortage of descriptors is told before anything is started.
+fn check_descriptors(workload: &Workload) -> Result<()> {
+    let needed = u64::from(workload.places()) + 64;
+    let limit = crate::server::descriptor_limit();
+    if needed > limit {
+        bail!(
+            "{} connections need {needed} file descriptors here and as many in the server, and \
+             the hard limit is {limit}; raise it (ulimit -Hn) or ask for fewer --connections",
+            workload.places()
+        );
+    }
+    Ok(())
+}
+
+/// Looks after a phase while it runs: Ctrl-C, the server's death, the progress line.
+struct Watch<'a> {
+    server: &'a mut Server,
+    interrupted: &'a AtomicBool,
+    progress: &'a mut Progress,
+    began: Instant,
+}
+
+impl<'a> Watch<'a> {
+    fn begin(
+        server: &'a mut Server,
+        interrupted: &'a AtomicBool,
+        progress: &'a mut Progress,
+    ) -> Self {
+        Self { server, interrupted, progress, began: Instant::now() }
+    }
+
+    fn look(&mut self, messages: u64) -> Result<()> {
+        if self.interrupted.load(Relaxed) {
+            return Err(Interrupted.into());
+        }
+        self.server.check_alive(Duration::ZERO)?;
+        self.progress.tick(messages, self.began.elapsed());
+        Ok(())
+    }
+
+    fn load(&mut self, team: &mut Team, duration: Duration, record: bool) -> Result<PhaseResult> {
+        self.began = Instant::now();
+        team.run(Phase::Load { duration, record }, &mut |messages| self.look(messages))
+    }
+
+    /// Measures the calm, which takes half of the time, and lets the disturbers in.
+    fn disturb(
+        &mut self,
+        team: &mut Team,
+        workload: &Workload,
+        seed: u64,
+    ) -> Result<Option<(PhaseResult, Disturbers)>> {
+        let Some(disturbance) = workload.disturbance else { return Ok(None) };
+        let mut calm = self.load(team, workload.duration / 2, true)?;
+        let Workload { disturbers, size, .. } = *workload;
+        let disturbers = Disturbers::start(self.server.addr, disturbance, disturbers, size, seed)?;
+        // What counts is how it is among them, not how they arrive.
+        calm.faults.merge(self.load(team, workload.warmup, false)?.faults);
+        Ok(Some((calm, disturbers)))
+    }
+}
