@@ -229,7 +229,10 @@ impl Connection {
         loop {
             let read = match self.session.next(&self.outbox) {
                 Next::Serve { read } => read,
-                Next::Shut => self.socket.shutdown(Shutdown::Write).is_ok(),
+                Next::Shut => {
+                    let _ = self.socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
+                    true
+                }
                 Next::Close => return Ok(()),
             };
             let deadline = self.session.deadline(&self.outbox);

@@ -198,8 +198,7 @@ impl Worker {
         let source = Generic::new(Rc::clone(&socket), Interest::READ, Level);
         let conn = Conn { socket, session, outbox, source: None, interest, _place: place };
         let (id, conn) = self.conns.insert(conn);
-        let source =
-            Dispatcher::new(source, move |it, _, worker: &mut Worker| worker.ready(id, it));
+        let source = Dispatcher::new(source, move |it, _, own: &mut Worker| own.ready(id, it));
         let Ok(token) = self.handle.register_dispatcher(source.clone()) else {
             return drop(self.conns.remove(id));
         };
@@ -288,7 +287,10 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let read = match conn.session.next(&conn.outbox) {
             Next::Serve { read } => read,
-            Next::Shut => conn.socket.shutdown(Shutdown::Write).is_ok(),
+            Next::Shut => {
+                let _ = conn.socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
+                true
+            }
             Next::Close => return self.close(id, "Connection closed"),
         };
         let interest = (read, !conn.outbox.is_empty());

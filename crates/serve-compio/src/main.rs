@@ -166,8 +166,7 @@ fn admit(worker: &'static Worker, socket: TcpStream, peer: IpAddr) {
     spawn(serve).detach();
 }
 
-/// Brings what other workers have for this worker's members, and the news that the server stops.
-/// Whoever is accepted from then on finds out by itself.
+/// Brings other workers' mail, and the news that the server stops; who comes later sees by itself.
 async fn woken(worker: &'static Worker) {
     let mut stopped = false;
     loop {
@@ -242,15 +241,17 @@ impl Connection {
         // Set when it has rung or must ring earlier. That a line moves it later is a comparison.
         let mut alarm = pin!(sleep(Duration::ZERO));
         let mut alarm_at = Time::NEVER;
-        // What the kernel does for us: at most one of each, or bytes would change their order.
-        // Neither is given up: what a receive has taken from the socket would be lost. The second
-        // is large and seldom there, so it does not lie in the task.
+        // At most one of each, or bytes would change their order. Neither is given up: what has
+        // been received would be lost. The second, large and seldom there, is not in the task.
         let (mut receive, mut transmit) = (pin!(None), None);
         self.hear_news();
         loop {
             let read = match self.session.next(&self.outbox) {
                 Next::Serve { read } => read,
-                Next::Shut => socket.shutdown().await.is_ok(),
+                Next::Shut => {
+                    let _ = socket.shutdown().await; // Fails if the peer has gone.
+                    true
+                }
                 Next::Close => return Ok(()),
             };
             if read && receive.is_none() {
@@ -328,8 +329,7 @@ impl Connection {
         self.deliver();
     }
 
-    /// Some of a batch has been sent. Gives what to send next: its rest, or what has been queued
-    /// meanwhile.
+    /// Some of a batch has been sent. Gives what is next: its rest, or what was queued meanwhile.
     fn write(&mut self, sent: io::Result<usize>, batch: Batch) -> Result<Outbox, Reason> {
         let (Ok(len), Batch(mut batch)) = (sent, batch) else {
             self.worker.counters.write_errors.add(1);

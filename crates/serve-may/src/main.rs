@@ -219,7 +219,11 @@ impl Connection {
             }
             let read = match self.session.next(&self.outbox) {
                 Next::Serve { read } => read,
-                Next::Shut => self.socket.inner().shutdown(Shutdown::Write).is_ok(),
+                Next::Shut => {
+                    // Fails if the peer has gone.
+                    let _ = self.socket.inner().shutdown(Shutdown::Write);
+                    true
+                }
                 Next::Close => return Ok(()),
             };
             if !self.outbox.is_empty() && self.ready.contains(EventFlags::OUT) {

@@ -275,7 +275,10 @@ impl Worker {
         let Watched { socket, interest, .. } = &mut self.watched[conn.at];
         let read = match conn.session.next(&conn.outbox) {
             Next::Serve { read } => read,
-            Next::Shut => socket.shutdown(Shutdown::Write).is_ok(),
+            Next::Shut => {
+                let _ = socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
+                true
+            }
             Next::Close => return self.close(id, "Connection closed"),
         };
         interest.set(PollFlags::IN, read);

@@ -287,7 +287,10 @@ impl Worker {
         let Watched { socket, interest, .. } = &mut self.watched[conn.at];
         let read = match conn.session.next(&conn.outbox) {
             Next::Serve { read } => read,
-            Next::Shut => socket.shutdown(Shutdown::Write).is_ok(),
+            Next::Shut => {
+                let _ = socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
+                true
+            }
             Next::Close => return self.close(id, "Connection closed"),
         };
         *interest = (read, !conn.outbox.is_empty());
@@ -342,8 +345,7 @@ impl Worker {
         }
     }
 
-    /// Somebody wrote to this worker's eventfd: there is mail, which the end of the turn brings,
-    /// or the server stops.
+    /// The eventfd was written to: there is mail, for the end of the turn, or the server stops.
     fn woken(&mut self) {
         let _ = rustix::io::read(&self.shared.wakes[self.index], &mut [0; 8]);
         if !self.shared.launch.stop.requested() || self.listener.take().is_none() {

@@ -232,7 +232,11 @@ impl Connection {
         loop {
             let read = match self.session.next(&self.outbox) {
                 Next::Serve { read } => read,
-                Next::Shut => self.socket.get_ref().shutdown(Shutdown::Write).is_ok(),
+                Next::Shut => {
+                    // Fails if the peer has gone.
+                    let _ = self.socket.get_ref().shutdown(Shutdown::Write);
+                    true
+                }
                 Next::Close => return Ok(()),
             };
             let deadline = self.session.deadline(&self.outbox);

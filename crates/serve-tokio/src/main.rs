@@ -248,7 +248,9 @@ impl Connection {
             let read = match self.session.next(&self.outbox) {
                 Next::Serve { read } => read,
                 Next::Shut => {
-                    poll_fn(|cx| Pin::new(&mut self.socket).poll_shutdown(cx)).await.is_ok()
+                    // Fails if the peer has gone.
+                    let _ = poll_fn(|cx| Pin::new(&mut self.socket).poll_shutdown(cx)).await;
+                    true
                 }
                 Next::Close => return Ok(()),
             };

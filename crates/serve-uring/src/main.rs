@@ -266,7 +266,10 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.reading = match conn.session.next(&conn.outbox) {
             Next::Serve { read } => read,
-            Next::Shut => conn.socket.shutdown(Shutdown::Write).is_ok(),
+            Next::Shut => {
+                let _ = conn.socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
+                true
+            }
             Next::Close => return self.close(id, "Connection closed"),
         };
         if conn.reading && !conn.flight.receiving {

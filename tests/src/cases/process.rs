@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cases::{Case, cases};
 use crate::client::{Client, End, pump, pump_for};
-use crate::member::{Message, gather};
+use crate::member::{Member, Message, gather};
 use crate::server::Server;
 use crate::surroundings::Surroundings;
 use crate::watchdog::Ctx;
@@ -32,6 +32,7 @@ pub(super) const ECHO: &[Case] = cases![Echo:
 
 pub(super) const CHAT: &[Case] = cases![Chat:
     sigterm_says_goodbye_in_chat,
+    sigterm_does_not_wait_for_members_that_have_gone,
     sigterm_does_not_reset_a_member_that_talks,
 ];
 
@@ -107,6 +108,18 @@ fn a_second_signal_ends_it_at_once(ctx: &Ctx) {
         pump_for("the server to end", slice::from_mut(&mut client), Duration::from_millis(50));
     }
     assert!(started.elapsed() < AT_ONCE, "it took {:?}", started.elapsed());
+}
+
+/// 46: Members that have closed when it says goodbye answer with a reset, and are not waited for.
+fn sigterm_does_not_wait_for_members_that_have_gone(ctx: &Ctx) {
+    let mut server = ctx.chat(&["--drain-timeout", "10m"]);
+    let members: Vec<Member> = (0..20).map(|n| server.member(&format!("m{n}"))).collect();
+    server.freeze();
+    drop(members);
+    server.signal(Signal::TERM);
+    server.thaw();
+    assert_eq!(server.wait().code(), Some(0), "the exit code");
+    assert_eq!(server.last_counters()["timed_out"], 0, "of those who had gone");
 }
 
 /// 46: In chat everybody is told, then the stream ends.
