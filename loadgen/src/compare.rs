@@ -271,7 +271,10 @@ impl Compare<'_> {
                 break;
             }
             for (n, workload) in workloads.iter().enumerate() {
+                // Whoever stands at an end has two turns in a row: each round somebody else.
                 let mut order = entrants.of[n].clone();
+                let ahead = order.len() * round as usize / plan.pace.rounds as usize;
+                order.rotate_left(ahead);
                 if round % 2 == 1 {
                     order.reverse();
                 }

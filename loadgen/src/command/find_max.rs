@@ -222,7 +222,7 @@ fn limit(found: &Found) -> String {
     let Some(first) = failed.min_by(|a, b| a.rate.total_cmp(&b.rate)) else {
         return "nothing: the search ended at the most that is asked".into();
     };
-    // The generator's own faults begin with these words (`run::judge`).
+    // The generator's own faults begin with these words (`judge`, `doubts`).
     let own = |why: &&String| {
         why.starts_with("limited by the generator") || why.starts_with("the generator was late")
     };

@@ -65,10 +65,16 @@ pub struct Row {
     pub to_null: Option<f64>,
     /// Context switches for each message, of both kinds.
     pub switches: Option<Spread>,
+    /// System calls for each message, where they could be counted.
+    #[serde(default)]
+    pub calls: Option<Spread>,
     /// Most resident memory in bytes.
     pub peak_rss: Option<Spread>,
     /// Resident memory for each idle connection in bytes.
     pub idle_bytes: Option<Spread>,
+    /// Kernel memory for each idle connection in bytes, of both of its ends.
+    #[serde(default)]
+    pub kernel_bytes: Option<Spread>,
     /// Whether flood control was on, in chat.
     pub flood_control: Option<bool>,
     /// The worst verdict of all rounds.
@@ -202,8 +208,10 @@ fn row(name: &str, ours: bool, reports: &[&Report], null: &Reference, rule: &Sig
         cpu_ns: spread(&cpu),
         to_null: Spread::of(&ratios).map(|s| s.median),
         switches: cost(|c| c.voluntary_switches_per_message + c.involuntary_switches_per_message),
+        calls: spread(&|m| m.system_calls_per_message),
         peak_rss: cost(|c| c.peak_rss_bytes as f64),
         idle_bytes: spread(&|m| m.idle_bytes_per_connection),
+        kernel_bytes: spread(&|m| m.kernel_bytes_per_connection),
         flood_control: reports.iter().find_map(|report| report.flood_control),
         status,
         reasons: counted
@@ -268,8 +276,10 @@ mod tests {
             cpu_ns: None,
             to_null: None,
             switches: None,
+            calls: None,
             peak_rss: None,
             idle_bytes: None,
+            kernel_bytes: None,
             flood_control: None,
             status: Status::Valid,
             reasons: Vec::new(),

@@ -218,8 +218,10 @@ fn rows(section: &Section) -> Markup {
                         th scope="col" { "p99" }
                         @if disturbed { th scope="col" { "p99" br; "× calm" } }
                         th scope="col" { "switches/" br; "message" }
+                        th scope="col" { "calls/" br; "message" }
                         th scope="col" { "peak RSS" }
                         th scope="col" { "RSS/idle" br; "connection" }
+                        th scope="col" { "kernel/idle" br; "connection" }
                         th.text scope="col" { "verdict" }
                     }
                 }
@@ -253,8 +255,10 @@ fn row(section: &Section, row: &Row) -> Markup {
             td { (spread(row.p99_ns, time)) }
             @if section.workload.disturbance.is_some() { td { (spread(row.to_calm, number)) } }
             td { (middle(row.switches, number)) }
+            td { (middle(row.calls, number)) }
             td { (middle(row.peak_rss, bytes)) }
             td { (middle(row.idle_bytes, bytes)) }
+            td { (middle(row.kernel_bytes, bytes)) }
             td.text { span class=(status(row.status)) { (status(row.status)) } }
         }
     }

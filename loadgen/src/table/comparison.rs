@@ -132,7 +132,9 @@ fn section(section: &Section, letter: String, rounds: u32) -> String {
     let memory = if idle { "RSS/conn" } else { "peak RSS" };
     let rate = if w.size >= LARGE { "MiB/s" } else { "msgs/s" };
     let beside = if w.disturbance.is_some() { "x calm" } else { "x null" };
-    let header = ["rank", "server", "CPU ns/msg", beside, rate, "p99", "sw/msg", memory, "verdict"];
+    let (calls, switches) = ("calls/msg", "sw/msg");
+    let header =
+        ["rank", "server", "CPU ns/msg", beside, rate, "p99", calls, switches, memory, "verdict"];
     let rows: Vec<_> = section.rows.iter().map(|row| cells(row, w, idle)).collect();
     let mut text = format!("\n{letter}. {}: {}\n", w.name, w.summary);
     text.push_str(&format!(
@@ -195,6 +197,7 @@ fn cells(row: &Row, workload: &Workload, idle: bool) -> Vec<String> {
         if bystanders { middle(row.to_calm, number) } else { to_null },
         format!("{rate}{limited}"),
         if bystanders { range(row.p99_ns, time) } else { middle(row.p99_ns, time) },
+        middle(row.calls, number),
         middle(row.switches, number),
         middle(if idle { row.idle_bytes } else { row.peak_rss }, bytes),
         status(row.status).to_owned(),
