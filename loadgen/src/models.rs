@@ -77,6 +77,8 @@ pub struct Target {
     pub name: String,
     /// How to start it.
     pub how: How,
+    /// Whether it is a package of this workspace: the same protocol, buffers and backpressure.
+    pub ours: bool,
     /// What it speaks.
     pub modes: Vec<Mode>,
     /// The most connections that it can serve at once, if it has a limit of its own.
@@ -178,6 +180,7 @@ impl Models {
         Target {
             name: name.to_owned(),
             how,
+            ours: entry.package.is_some(),
             modes: entry.modes.clone(),
             most_connections: entry.most_connections,
             unsupported: entry.unsupported.clone(),
@@ -311,18 +314,18 @@ impl Target {
             How::Null(_) => "a bare epoll loop of loadgen's own".into(),
         };
         let (name, unsupported) = (self.name.clone(), self.unsupported.clone());
-        Entrant { name, ours: self.is_ours(), command, unsupported }
+        Entrant { name, ours: self.ours, command, unsupported }
     }
 
-    /// Whether it is a package of this workspace.
-    fn is_ours(&self) -> bool {
+    /// Whether it takes the flags that all servers of the workspace, and the peers, take.
+    fn takes_flags(&self) -> bool {
         matches!(self.how, How::Package(..) | How::Program(..))
     }
 
     /// Why it cannot take part in a workload: the model itself has a limit, or the server must be
     /// told to wait or to work and only those of the workspace know how.
     pub fn refuses(&self, workload: &Workload) -> Option<String> {
-        if workload.slows_the_handler() && !self.is_ours() {
+        if workload.slows_the_handler() && !self.takes_flags() {
             return Some(format!(
                 "{} needs a server of this workspace, which takes --wait and --work; another one \
                  must wait or work by itself: drive it with ping-pong",
@@ -338,7 +341,7 @@ impl Target {
 
     fn new(name: &str, how: How, modes: Vec<Mode>) -> Self {
         let (most_connections, unsupported) = (None, BTreeMap::new());
-        Self { name: name.to_owned(), how, modes, most_connections, unsupported }
+        Self { name: name.to_owned(), how, ours: false, modes, most_connections, unsupported }
     }
 }
 

@@ -46,7 +46,8 @@ struct Line {
     #[serde(flatten)]
     report: Report,
     histograms: BTreeMap<String, Counts>,
-    /// The same second by second.
+    /// The same second by second; empty if there was but one.
+    #[serde(default)]
     seconds: Vec<StoredSecond>,
 }
 
@@ -149,7 +150,8 @@ impl Line {
             let names = || measured.histograms.iter().map(|(name, _)| name.clone());
             let counts = measured.histograms.iter().map(|(_, histogram)| counts(histogram));
             histograms = names().zip(counts).collect();
-            seconds.extend(measured.seconds.iter().map(|second| StoredSecond {
+            let several = measured.seconds.iter().filter(|_| measured.seconds.len() > 1);
+            seconds.extend(several.map(|second| StoredSecond {
                 messages: second.messages,
                 histograms: names().zip(second.counts.iter().cloned()).collect(),
             }));
@@ -171,6 +173,11 @@ impl Line {
                     .collect(),
             });
             measured.seconds = seconds.collect();
+            if measured.seconds.is_empty() {
+                let counts = measured.histograms.iter().map(|(_, histogram)| counts(histogram));
+                let only = Second { messages: measured.messages, counts: counts.collect() };
+                measured.seconds.push(only);
+            }
         }
         Ok((round, report))
     }

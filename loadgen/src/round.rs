@@ -2,9 +2,8 @@
 //!
 //! A machine, a virtual one above all, is fast now and slow a moment later. Two servers that are
 //! driven one after the other, for a second each, meet different machines; two that take turns
-//! meet the same one. On the machine of the records in `docs/record` two equal servers came out
-//! 8 % apart (median) after one turn of 160 ms each, and 2 % apart after one of 10 ms: so a second
-//! divided into short turns tells more than a minute in long ones.
+//! meet the same one. So a second divided into short turns tells more than a minute in long ones;
+//! `docs/record/2026-11-22-calibrate` has the numbers.
 //!
 //! Who has no turn rests: nothing is in flight on its connections, and unless it has a thread for
 //! each of them it is suspended, so that one that never sleeps takes nothing from the others. Each

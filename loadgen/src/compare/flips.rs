@@ -89,16 +89,19 @@ pub(super) fn answer(sections: &[Section], flips: &[Flip]) -> Vec<String> {
     let mut flips = flips.iter().filter(|flip| counts(&flip.a) && counts(&flip.b));
     if let Some(flip) = flips.next() {
         let (less, more) = (&flip.less[0], &flip.more[0]);
+        let others = match flips.count() {
+            0 => String::new(),
+            1 => "; another pair of servers changes places like this".into(),
+            more => format!("; {more} more pairs of servers change places like this"),
+        };
         sentences.push(format!(
-            "The ranking flips: {} takes {} times the CPU of {} in {}, but {} times in {}; \
-             {} more pairs of servers change places like this.",
+            "The ranking flips: {} takes {} times the CPU of {} in {}, but {} times in {}{others}.",
             flip.a,
             text(&less.ratio),
             flip.b,
             less.point,
             text(&more.ratio),
             more.point,
-            flips.count(),
         ));
     } else if sections.len() > 1 && !sentences.is_empty() {
         sentences.push("Nowhere were two servers shown to change places.".into());
