@@ -203,15 +203,15 @@ fn compare_goes_on_without_those_that_fail() {
     let runs: Vec<Value> = runs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(runs.len(), 2 * 2 * 4, "two servers and the reference twice");
     let order = |n: usize| runs[n]["server"].as_str().unwrap();
-    let (first, mirrored) = ([0, 1, 2, 3].map(order), [11, 10, 9, 8].map(order));
-    assert_eq!(first, mirrored, "mirrored rounds");
+    let (mut first, mirrored) = ([0, 1, 2, 3].map(order), [11, 10, 9, 8].map(order));
+    first.rotate_left(2);
+    assert_eq!(first, mirrored, "the second round begins in the middle, and is mirrored");
     let recorded = |holder: &Value| -> u64 {
         let counts = holder["histograms"]["latency"].as_array().unwrap();
         counts.iter().map(|pair| pair[1].as_u64().unwrap()).sum()
     };
     assert_eq!(recorded(&runs[0]), runs[0]["measured"]["messages"].as_u64().unwrap());
-    let seconds = runs[0]["seconds"].as_array().unwrap();
-    assert_eq!(seconds.iter().map(recorded).sum::<u64>(), recorded(&runs[0]));
+    assert_eq!(runs[0]["seconds"], serde_json::json!([]), "one second is the whole");
     for file in ["host.json", "result.json"] {
         let text = std::fs::read_to_string(dir.join("record").join(file)).unwrap();
         serde_json::from_str::<Value>(&text).unwrap();
