@@ -89,11 +89,16 @@ fn open<'a>(
     lanes
 }
 
-/// How many servers can be alive at once: as many as there are descriptors for. Those of an open
-/// loop, whose schedule goes on for the whole window, of churn and of a disturbance take no turns.
-fn at_once(workload: &Workload, descriptors: u64) -> usize {
+/// Whether a window can be divided: not that of an open loop, whose schedule goes on through it,
+/// nor of churn, nor of a disturbance.
+fn takes_turns(workload: &Workload) -> bool {
     let Workload { rate, churn, disturbance, .. } = workload;
-    if rate.is_some() || churn.is_some() || disturbance.is_some() {
+    rate.is_none() && churn.is_none() && disturbance.is_none()
+}
+
+/// How many servers can be alive at once: as many as there are descriptors for.
+fn at_once(workload: &Workload, descriptors: u64) -> usize {
+    if !takes_turns(workload) {
         return 1;
     }
     let each = u64::from(workload.places()) + EACH;
@@ -102,10 +107,10 @@ fn at_once(workload: &Workload, descriptors: u64) -> usize {
 
 /// How many turns each server has, and how long one lasts.
 fn turns(workload: &Workload) -> (u32, Duration) {
-    let shortest = TURN + PER_CONNECTION * workload.connections + workload.wait * WAITS;
-    if at_once(workload, u64::MAX) == 1 {
+    if !takes_turns(workload) {
         return (1, workload.duration);
     }
+    let shortest = TURN + PER_CONNECTION * workload.connections + workload.wait * WAITS;
     let turns = (workload.duration.as_secs_f64() / shortest.as_secs_f64()).max(1.0) as u32;
     (turns, workload.duration / turns)
 }
