@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::run::Interrupted;
+use crate::verify::NEED_TWO;
 use crate::workload::{Mode, Workload};
 
 /// How often it is looked whether a build was interrupted.
@@ -177,13 +178,18 @@ impl Models {
             }
             (None, None) => How::Command(entry.command.clone().unwrap_or_default()),
         };
+        let mut unsupported = entry.unsupported.clone();
+        if entry.most_connections == Some(1) {
+            let why = "the model serves one client at a time";
+            unsupported.extend(NEED_TWO.map(|case| (case.to_owned(), why.to_owned())));
+        }
         Target {
             name: name.to_owned(),
             how,
             ours: entry.package.is_some(),
             modes: entry.modes.clone(),
             most_connections: entry.most_connections,
-            unsupported: entry.unsupported.clone(),
+            unsupported,
         }
     }
 

@@ -40,6 +40,10 @@ const CHAT: [Case; 4] = [
     ("chat-quit", chat_quit),
 ];
 
+/// The cases that need two clients at the same time.
+pub(crate) const NEED_TWO: [&str; 5] =
+    ["no-crossing", "not-before-asked", "chat-nick-in-use", "chat-message", "chat-quit"];
+
 /// What became of one case.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Finding {
