@@ -21,6 +21,7 @@ use crate::record::Record;
 use crate::run::{Interrupted, Settings, Status};
 use crate::schema::{Body, Document, Listed};
 use crate::server::{Server, Start, pin, raise_descriptor_limit};
+use crate::speed::Speed;
 use crate::table;
 use crate::verify::{Finding, Outcome};
 use crate::workload::{self, Mode, Workload};
@@ -113,7 +114,7 @@ pub fn run(args: &Run) -> Result<ExitCode> {
         progress.step(format!("building {package}"));
     }
     target = models.build(&target, &settings.interrupted)?;
-    begin(&pinning, &progress)?;
+    begin(&pinning, &settings, &progress)?;
     progress.step(format!("{}: {}", workload.name, target.name));
     let report = crate::run::run(&target, &workload, &settings, &mut progress)?;
     drop(progress);
@@ -244,14 +245,19 @@ fn settings(common: &Common, driving: &Driving) -> Result<(Pinning, Settings)> {
         generator_cpus: pinning.generator.clone(),
         stall: driving.stall_timeout,
         interrupted,
+        speed: Speed::default(),
     };
     Ok((pinning, settings))
 }
 
-fn begin(pinning: &Pinning, progress: &Progress) -> Result<()> {
+/// What is the last to do before servers are started.
+fn begin(pinning: &Pinning, settings: &Settings, progress: &Progress) -> Result<()> {
     if let Some(note) = &pinning.note {
         progress.note(&format!("note: {note}"));
     }
     raise_descriptor_limit();
-    if pinning.generator.is_empty() { Ok(()) } else { pin(&pinning.generator) }
+    if !pinning.generator.is_empty() {
+        pin(&pinning.generator)?;
+    }
+    Ok(settings.speed.watch()?)
 }

@@ -1,6 +1,5 @@
 //! Is this machine fit to measure on? Each answer with what to do about it.
 
-use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -8,13 +7,12 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::check::splitmix;
 use crate::cli::Doctor;
 use crate::cpus;
 use crate::host::Host;
 use crate::judge::stolen_ticks;
 use crate::models::Models;
-use crate::stats::Spread;
+use crate::speed::{self, SLOW};
 use crate::syscalls::Counting;
 use crate::table;
 
@@ -26,6 +24,12 @@ const PORTS: u64 = 10_000;
 const STOLEN: f64 = 0.01;
 /// By how much equal work may differ in time (90th percentile to median) on a steady processor.
 const STEADY: f64 = 1.05;
+/// For how long that is looked at: the host's slow spells may be seconds apart.
+const LOOK: Duration = Duration::from_secs(4);
+/// Steps of such work: about a millisecond.
+const STEPS: u32 = 200_000;
+/// Part of the time at less than half speed that makes runs SUSPECT.
+const SLOW_PART: f64 = 0.01;
 /// How late a sleep of a millisecond may end before an open loop is late because of it.
 const LATE: Duration = Duration::from_micros(200);
 
@@ -86,12 +90,13 @@ pub fn command(args: &Doctor) -> Result<ExitCode> {
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Everything, in the order in which it is shown. Takes about a second.
+/// Everything, in the order in which it is shown. Takes about five seconds.
 fn examine(models: &Models) -> Vec<Finding> {
     let host = Host::look();
     let before = stolen_ticks();
     let mut findings = vec![processors(&host)];
-    findings.extend([steadiness(), sleep()]);
+    findings.extend(steadiness());
+    findings.push(sleep());
     let after = stolen_ticks();
     let stolen = (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64;
     let advice = "other guests take processor time: measure when they are quiet, or elsewhere";
@@ -120,25 +125,26 @@ fn processors(host: &Host) -> Finding {
     finding("processors", seen, warn(host.processors < 2, advice))
 }
 
-/// How much equal pieces of work differ in time.
-fn steadiness() -> Finding {
-    let mut times: Vec<f64> = (0..100)
-        .map(|_| {
-            let (began, mut state) = (Instant::now(), 1);
-            for _ in 0..1_000_000 {
-                black_box(splitmix(black_box(&mut state)));
-            }
-            began.elapsed().as_secs_f64()
-        })
-        .collect();
+/// How much equal pieces of work differ in time, and for how long they take a multiple of it.
+fn steadiness() -> [Finding; 2] {
+    let (began, mut times) = (Instant::now(), Vec::new());
+    while began.elapsed() < LOOK {
+        times.push(speed::work(STEPS).as_secs_f64());
+    }
     times.sort_by(f64::total_cmp);
-    let ratio = times[90] / times[50];
-    let spread = Spread::of(&times).map_or(0.0, |s| s.high / s.median);
-    finding(
+    let median = times[times.len() / 2];
+    let [p90, most] = [times[times.len() * 9 / 10], times[times.len() - 1]].map(|t| t / median);
+    let slow: f64 = times.iter().filter(|&&time| time > SLOW * median).sum();
+    let part = slow / times.iter().sum::<f64>();
+    let steady = finding(
         "steadiness",
-        format!("equal work takes {ratio:.2} x the median (p90), {spread:.2} x at most"),
-        warn(ratio > STEADY, "stop what else runs here; use more rounds and compare ratios"),
-    )
+        format!("equal work takes {p90:.2} x the median (p90), {most:.2} x at most"),
+        warn(p90 > STEADY, "stop what else runs here; use more rounds and compare ratios"),
+    );
+    let advice = "the host slows its processors (power, heat, other guests), and this system can \
+                  only watch: expect SUSPECT, and compare ratios of interleaved rounds";
+    let seen = format!("below half speed for {:.1} % of {} s", part * 100.0, LOOK.as_secs());
+    [steady, finding("slow spells", seen, warn(part > SLOW_PART, advice))]
 }
 
 /// How late a sleeper wakes up.

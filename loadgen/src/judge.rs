@@ -7,6 +7,7 @@ use crate::cost::Snapshot;
 use crate::doubts;
 use crate::drive::PhaseResult;
 use crate::run::{Measured, Status, Verdict};
+use crate::speed::Speed;
 use crate::stats::Latency;
 use crate::workload::{Mode, Workload};
 
@@ -14,6 +15,8 @@ use crate::workload::{Mode, Workload};
 const BUSY: f64 = 0.95;
 /// Part of all processors' time above which steal time makes the numbers doubtful.
 const STOLEN: f64 = 0.01;
+/// Part of the time that the processors may be slow before the numbers are doubtful.
+const SLOW: f64 = 0.01;
 
 /// What was measured, before it is judged.
 pub(crate) struct Outcome {
@@ -31,6 +34,37 @@ pub(crate) struct Outcome {
     pub(crate) calls: std::result::Result<f64, String>,
     /// Part of all processors' time that other guests of the host took.
     pub(crate) stolen: f64,
+    /// Part of the time in which the processors were slow, if anybody looked.
+    pub(crate) slow: Option<f64>,
+}
+
+/// Counters of what this machine's host does to it; their differences are those of a time between.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Quiet {
+    ticks: (u64, u64),
+    samples: (u64, u64),
+}
+
+impl Quiet {
+    pub(crate) fn now(speed: &Speed) -> Self {
+        Self { ticks: stolen_ticks(), samples: speed.samples() }
+    }
+
+    /// Part of all processors' time that other guests of the host took since `before`.
+    pub(crate) fn stolen_since(&self, before: &Self) -> f64 {
+        part(self.ticks, before.ticks).unwrap_or(0.0)
+    }
+
+    /// Part of the time since `before` in which the processors were slow, if anybody looked.
+    pub(crate) fn slow_since(&self, before: &Self) -> Option<f64> {
+        part(self.samples, before.samples)
+    }
+}
+
+/// How many of all, in the time between two counts of both.
+fn part(after: (u64, u64), before: (u64, u64)) -> Option<f64> {
+    let (some, all) = (after.0 - before.0, after.1 - before.1);
+    (all > 0).then(|| some as f64 / all as f64)
 }
 
 /// Ticks that this machine's processors were given to others, and ticks in all.
@@ -53,6 +87,7 @@ impl Default for Outcome {
             kernel: None,
             calls: Err("nothing was counted".into()),
             stolen: 0.0,
+            slow: None,
         }
     }
 }
@@ -80,6 +115,13 @@ pub(crate) fn judge(workload: &Workload, outcome: &Outcome) -> (Verdict, Option<
     if outcome.stolen > STOLEN {
         let percent = outcome.stolen * 100.0;
         reasons.push(format!("other guests of this host took processor time ({percent:.1} %)"));
+    }
+    if let Some(slow) = outcome.slow.filter(|&slow| slow > SLOW) {
+        reasons.push(format!(
+            "the processors ran at less than half their speed for a part of the time ({:.1} %): \
+             power, heat or other guests of this host",
+            slow * 100.0
+        ));
     }
     match measured.open_loop.as_ref().zip(measured.latency.get("lateness")) {
         Some((open, lateness)) => doubts::open(workload, lateness, open, &mut reasons),
@@ -112,6 +154,7 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
         open_loop: phase.open_loop,
         generator_cpu: phase.cpu_ns as f64 / busy,
         generator_cpu_ns_per_message: phase.cpu_ns as f64 / phase.total as f64,
+        slow_processors: outcome.slow,
         cost: outcome.usage.as_ref().map(|(before, after)| after.since(before, phase.total)),
         idle_bytes_per_connection: outcome.idle,
         kernel_bytes_per_connection: outcome.kernel,
@@ -169,6 +212,7 @@ mod tests {
         };
         doubt(2_000_000, |o| o.phase.cpu_ns = 990_000_000, "limited by the generator");
         doubt(2_000_000, |o| o.stolen = 0.05, "other guests");
+        doubt(2_000_000, |o| o.slow = Some(0.05), "the processors ran at less than half");
         doubt(1_000_000, |_| (), "Little's law");
     }
 

@@ -9,7 +9,7 @@ use crate::bystanders::Disturbed;
 use crate::check::{Fault, FaultyOpening};
 use crate::cost::{Snapshot, kernel_memory, resident};
 use crate::drive::{Disturbers, Phase, PhaseResult, Plan, Team};
-use crate::judge::{Outcome, judge, stolen_ticks};
+use crate::judge::{Outcome, Quiet, judge};
 use crate::models::{How, Target};
 use crate::progress::Progress;
 use crate::run::{Interrupted, Report, Settings, Status};
@@ -34,8 +34,10 @@ pub(crate) struct Lane<'a> {
     team: Option<Team>,
     /// What was measured so far.
     outcome: Outcome,
-    /// The server's counters, and this machine's, before the first turn.
-    before: (Option<Snapshot>, (u64, u64)),
+    /// The server's counters before the first turn.
+    before: Option<Snapshot>,
+    /// And this machine's.
+    quiet: Quiet,
     resting: bool,
 }
 
@@ -64,7 +66,8 @@ impl<'a> Lane<'a> {
             server: Server::start(target, &start)?,
             team: None,
             outcome: Outcome::default(),
-            before: (None, (0, 0)),
+            before: None,
+            quiet: Quiet::default(),
             resting: false,
             target,
             workload,
@@ -113,7 +116,8 @@ impl<'a> Lane<'a> {
             return Ok(());
         }
         self.team = Some(team);
-        self.before = (pid.map(Snapshot::take), stolen_ticks());
+        self.before = pid.map(Snapshot::take);
+        self.quiet = Quiet::now(&self.settings.speed);
         Ok(())
     }
 
@@ -133,7 +137,8 @@ impl<'a> Lane<'a> {
         let disturbed = watch.disturb(team, workload, settings.seed)?;
         let part = if disturbed.is_some() { 2 } else { 1 };
         if disturbed.is_some() {
-            self.before = (watch.server.pid().map(Snapshot::take), stolen_ticks());
+            self.before = watch.server.pid().map(Snapshot::take);
+            self.quiet = Quiet::now(&settings.speed);
         }
         let began = SystemTime::now();
         let mut phase = watch.load(team, duration / part, true)?;
@@ -151,7 +156,7 @@ impl<'a> Lane<'a> {
 
     /// It is the turn of others.
     pub(crate) fn rest(&mut self) {
-        let threads = self.before.0.as_ref().map_or(u64::MAX, Snapshot::threads);
+        let threads = self.before.as_ref().map_or(u64::MAX, Snapshot::threads);
         if threads <= FEW_THREADS {
             self.server.suspend();
             self.resting = true;
@@ -160,11 +165,11 @@ impl<'a> Lane<'a> {
 
     /// Books what the server has used since the first turn.
     fn after_all(&mut self) {
-        let (after, ticks) = (self.server.pid().map(Snapshot::take), stolen_ticks());
-        let (before, ticks_before) = (self.before.0.take(), self.before.1);
-        let (stolen, all) = (ticks.0 - ticks_before.0, ticks.1 - ticks_before.1);
-        self.outcome.usage = before.zip(after);
-        self.outcome.stolen = stolen as f64 / all.max(1) as f64;
+        let after = self.server.pid().map(Snapshot::take);
+        self.outcome.usage = self.before.take().zip(after);
+        let quiet = Quiet::now(&self.settings.speed);
+        self.outcome.stolen = quiet.stolen_since(&self.quiet);
+        self.outcome.slow = quiet.slow_since(&self.quiet);
     }
 
     /// Stops the server, and judges what was measured.

@@ -29,6 +29,7 @@ pub mod run;
 pub mod schema;
 pub mod server;
 pub mod shell;
+pub mod speed;
 pub mod stats;
 pub mod synthetic;
 pub mod syscalls;

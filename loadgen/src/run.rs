@@ -17,6 +17,7 @@ use crate::lane::Lane;
 use crate::models::Target;
 use crate::pacing::OpenLoop;
 use crate::progress::Progress;
+use crate::speed::Speed;
 use crate::stats::Latency;
 use crate::workload::Workload;
 
@@ -42,6 +43,9 @@ pub struct Settings {
     /// Set by Ctrl-C.
     #[serde(skip)]
     pub interrupted: Arc<AtomicBool>,
+    /// How fast the processors are meanwhile.
+    #[serde(skip)]
+    pub speed: Speed,
 }
 
 impl Settings {
@@ -123,6 +127,10 @@ pub struct Measured {
     /// That thread's processor time for each message, its own or not, in nanoseconds: with one
     /// thread the generator's whole cost.
     pub generator_cpu_ns_per_message: f64,
+    /// Part of the time, from 0 to 1, in which the processors ran at less than half their speed;
+    /// `None` if nobody looked.
+    #[serde(default)]
+    pub slow_processors: Option<f64>,
     /// Costs of the server; `None` if its process is not known or not here.
     pub cost: Option<Cost>,
     /// Resident memory that each idle connection added, in bytes.

@@ -3,7 +3,9 @@
 //! A busy machine can only add to a latency, so the tests that run everywhere ask for no more than
 //! what must show whatever else the machine does. The exact ones want a quiet machine. Service
 //! times there are of the order of 10 ms, so that 2 % of them is more than what the way to the
-//! server and back takes, and than what a virtual machine loses to its host now and then:
+//! server and back takes, and than what a virtual machine loses to its host now and then. The one of
+//! fidelity takes the seconds in which the machine was quiet, by a measure that knows nothing of
+//! messages:
 //!
 //! ```text
 //! cargo test --release -p loadgen --test truth -- --ignored --nocapture --test-threads 1
@@ -192,4 +194,51 @@ fn a_stalled_second_is_seen_at_its_rank() {
     assert!(off.is_empty(), "{off:#?}");
     let hidden = ms(latency(&run_closed, "latency", "p99"));
     assert!(hidden < 10.0, "closed loop does not see the stall at p99: {hidden} ms");
+}
+
+/// `loadgen run` of a workload over 1,000 connections to epoll-level, for a second.
+fn second(workload: &[&str]) -> Value {
+    let load = ["--model", "epoll-level", "--connections", "1000", "--duration", "1s"];
+    let output =
+        Command::new(LOADGEN).args(["run", "--json"]).args(load).args(workload).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice::<Value>(&output.stdout).expect(&stderr)["run"].clone()
+}
+
+/// At half of what a server can do at most, messages leave in time and at the rate asked for. A
+/// second in which the host slowed or took the processors is not counted; the run must say so.
+#[test]
+#[ignore = "needs quiet seconds: for a machine of one's own, or patience"]
+fn at_half_of_capacity_messages_are_sent_in_time() {
+    let rate = |_| second(&["--workload", "ping-pong"])["measured"]["messages_per_second"].as_f64();
+    let mut rates: Vec<f64> = (0..5).filter_map(rate).collect();
+    rates.sort_by(f64::total_cmp);
+    let half = (rates[rates.len() / 2] / 2.0).round().to_string();
+    println!("half of the median capacity of five seconds: {half} messages/s");
+    let (mut quiet, mut off) = (0, Vec::new());
+    for _ in 0..60 {
+        let run = second(&["--workload", "open-loop", "--rate", &half]);
+        let verdict = &run["verdict"];
+        let measured = &run["measured"];
+        println!(
+            "{:<7} slow {:4.1} %, sent/s {:>8.0}, lateness p99 {:>8.1} us, service p99 {:>8.1} us",
+            verdict["status"].as_str().unwrap(),
+            measured["slow_processors"].as_f64().unwrap() * 100.0,
+            measured["open_loop"]["sent_per_second"].as_f64().unwrap(),
+            latency(&run, "lateness", "p99") / 1e3,
+            latency(&run, "service", "p99") / 1e3,
+        );
+        let reasons = verdict["reasons"].as_array().unwrap();
+        let host = |reason: &&Value| reason.as_str().unwrap().contains("other guests of this host");
+        match (reasons.iter().find(host), verdict["status"] == "VALID") {
+            (Some(_), _) => {}
+            (None, true) => quiet += 1,
+            (None, false) => off.push(verdict.clone()),
+        }
+        if quiet + off.len() == 10 {
+            break;
+        }
+    }
+    println!("{quiet} of {} quiet seconds are VALID", quiet + off.len());
+    assert!(quiet >= 5 && off.len() * 10 <= quiet, "{quiet} quiet, {off:#?}");
 }

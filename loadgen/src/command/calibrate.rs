@@ -71,7 +71,7 @@ pub fn calibrate(args: &cli::Calibrate) -> Result<ExitCode> {
     let host = Host::look();
     let mut progress = Progress::start();
     let target = models.build(&target, &settings.interrupted)?;
-    begin(&pinning, &progress)?;
+    begin(&pinning, &settings, &progress)?;
     let mut bench = Bench { workload: &workload, settings: &settings, progress: &mut progress };
     let calibration = bench.calibrate(&target, args)?;
     drop(progress);

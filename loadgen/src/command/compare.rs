@@ -49,7 +49,7 @@ pub fn compare(args: &cli::Compare) -> Result<ExitCode> {
         record: record.as_mut(),
         left_out: Vec::new(),
     };
-    let comparison = compare.run(&plan, |progress| begin(&pinning, progress))?;
+    let comparison = compare.run(&plan, |progress| begin(&pinning, &settings, progress))?;
     drop(progress);
     let invalid = |row: &Row| row.status == Status::Invalid;
     let wrong = comparison.sections.iter().any(|section| section.rows.iter().any(invalid));

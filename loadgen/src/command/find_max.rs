@@ -111,7 +111,7 @@ pub fn find_max(args: &cli::FindMax) -> Result<ExitCode> {
         }
         built.push(models.build(&target, &settings.interrupted)?);
     }
-    begin(&pinning, &progress)?;
+    begin(&pinning, &settings, &progress)?;
     let mut found = Vec::new();
     for target in &built {
         let search =

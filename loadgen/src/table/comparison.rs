@@ -254,19 +254,25 @@ pub(crate) fn notes(section: &Section) -> Vec<String> {
 
 /// Why rows are not VALID: each reason once, with the servers it concerns.
 fn doubts(section: &Section, note: &mut dyn FnMut(String)) {
-    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    let mut reasons: Vec<(&str, Vec<(&str, &str)>)> = Vec::new();
     for row in section.rows.iter().filter(|row| row.status != Status::Valid) {
         for reason in &row.reasons {
             let (why, rounds) = reason.rsplit_once(" (in ").unwrap_or((reason, ""));
             let rounds = rounds.split(" rounds").next().unwrap_or_default();
-            let server = format!("{} ({rounds})", row.server);
+            let concerned = (row.server.as_str(), rounds);
             match reasons.iter_mut().find(|(known, _)| *known == why) {
-                Some((_, servers)) => servers.push(server),
-                None => reasons.push((why, vec![server])),
+                Some((_, servers)) => servers.push(concerned),
+                None => reasons.push((why, vec![concerned])),
             }
         }
     }
     for (why, servers) in reasons {
+        let rounds = servers[0].1;
+        if servers.len() == section.rows.len() && servers.iter().all(|(_, n)| *n == rounds) {
+            note(format!("{why}, in {rounds} rounds of every server"));
+            continue;
+        }
+        let servers: Vec<_> = servers.iter().map(|(name, n)| format!("{name} ({n})")).collect();
         note(format!("{why}, in so many rounds: {}", servers.join(", ")));
     }
 }
