@@ -9,7 +9,7 @@
 //! While anybody is connected it never sleeps, which takes a processor for itself but keeps the
 //! timer's and the scheduler's delays out of the service times. It ends on SIGTERM or SIGINT and
 //! prints what it has drawn, and what came of it: from reading a line to writing it. The first line
-//! of a connection does not count there: the generator asks them all at once while it connects.
+//! of a connection is in neither: the generator asks them all at once while it connects.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -140,6 +140,8 @@ struct Synthetic {
     /// Answers by time: when each is due, whose it is, and when its line was read, unless it was a
     /// connection's first.
     due: BinaryHeap<Reverse<(u64, usize, Option<u64>)>>,
+    /// Lines read so far, the first ones included.
+    lines: u64,
     drawn: Histogram<u64>,
     realised: Histogram<u64>,
 }
@@ -171,6 +173,7 @@ impl Synthetic {
             peers: Vec::new(),
             open: 0,
             due: BinaryHeap::new(),
+            lines: 0,
             drawn: histogram(),
             realised: histogram(),
         }
@@ -215,8 +218,7 @@ impl Synthetic {
 
     /// Sleeps through the stall once its time has come: here the sleep is what is asked for.
     fn stall(&mut self) {
-        if let Some((_, length)) = self.plan.stall.take_if(|(lines, _)| self.drawn.len() >= *lines)
-        {
+        if let Some((_, length)) = self.plan.stall.take_if(|(lines, _)| self.lines >= *lines) {
             std::thread::sleep(length);
         }
     }
@@ -235,9 +237,12 @@ impl Synthetic {
             self.state = self.state.wrapping_add(GOLDEN);
             let q = (self.state >> 11) as f64 / (1u64 << 53) as f64;
             let drawn = self.plan.service.quantile(q) as u64;
-            self.drawn.saturating_record(drawn);
+            self.lines += 1;
             let peer = &mut self.peers[place];
             let read = (peer.last > 0).then_some(now);
+            if read.is_some() {
+                self.drawn.saturating_record(drawn);
+            }
             peer.last = peer.last.max(now + drawn);
             self.due.push(Reverse((peer.last, place, read)));
         }

@@ -7,9 +7,10 @@ mod common;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use common::Wrong;
+use procfs::process::Process;
 use serde_json::Value;
 
 const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
@@ -364,39 +365,63 @@ fn ctrl_c_keeps_the_finished_rounds_and_leaves_no_server() {
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(text.contains("of 900 rounds") && text.contains("| one"), "{text}");
-    let ours = |p: &procfs::process::Process| p.stat().is_ok_and(|s| s.ppid == child.id() as i32);
-    let left = procfs::process::all_processes().unwrap().flatten().filter(ours).count();
+    let left = servers(&child).len();
     assert_eq!(left, 0);
+}
+
+/// The servers that a generator has started and not yet ended.
+fn servers(generator: &Child) -> Vec<Process> {
+    let ours = |p: &Process| p.stat().is_ok_and(|s| s.ppid == generator.id() as i32);
+    procfs::process::all_processes().unwrap().flatten().filter(ours).collect()
+}
+
+/// Kills a generator as soon as all of its `n` servers are as wanted; they must end too.
+fn killed_with_servers(args: &[&str], n: usize, wanted: impl Fn(&[Process]) -> bool) {
+    let mut child = Command::new(LOADGEN)
+        .args(args)
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It is the server once it has become the command.
+    let is_server =
+        |p: &Process| p.cmdline().is_ok_and(|words| words.iter().any(|w| w == "null-server"));
+    let servers = loop {
+        let servers = servers(&child);
+        if servers.len() == n && servers.iter().all(is_server) && wanted(&servers) {
+            break servers;
+        }
+        std::thread::yield_now();
+    };
+    let open = |p: &Process| {
+        let pid = rustix::process::Pid::from_raw(p.pid).unwrap();
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap()
+    };
+    let servers: Vec<_> = servers.iter().map(open).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for server in &servers {
+        let mut ended = [rustix::event::PollFd::new(server, rustix::event::PollFlags::IN)];
+        let deadline = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut ended, Some(&deadline)).unwrap(), 1, "it must end");
+    }
 }
 
 #[test]
 fn a_killed_generator_leaves_no_server() {
     let command = format!("{LOADGEN} null-server --listen {{addr}}");
-    let mut child = Command::new(LOADGEN)
-        .args(["run", "--cmd", &command, "--duration", "60s", "--warmup", "0s"])
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let ours = |p: &procfs::process::Process| p.stat().is_ok_and(|s| s.ppid == child.id() as i32);
-    let server = loop {
-        if let Some(server) = procfs::process::all_processes().unwrap().flatten().find(ours) {
-            // It is the server once it has become the command.
-            if server.cmdline().is_ok_and(|words| words.iter().any(|w| w == "null-server"))
-                && server.fd_count().is_ok_and(|n| n > 10)
-            {
-                break server;
-            }
-        }
-        std::thread::yield_now();
-    };
-    let pid = rustix::process::Pid::from_raw(server.pid).unwrap();
-    let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let mut ended = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
-    let deadline = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
-    assert_eq!(rustix::event::poll(&mut ended, Some(&deadline)).unwrap(), 1, "it must end");
+    let args = ["run", "--cmd", &command, "--duration", "60s", "--warmup", "0s"];
+    killed_with_servers(&args, 1, |servers| servers[0].fd_count().is_ok_and(|n| n > 10));
+}
+
+#[test]
+fn a_killed_comparison_leaves_no_suspended_server() {
+    let dir = folder("killed");
+    let (file, out) = (models(&dir), dir.join("record").display().to_string());
+    let compare = ["compare", "--models-file", &file, "--models", "one,two", "--rounds", "900"];
+    let args = [&compare[..], &["--reference=false", "--out", &out], &SHORT].concat();
+    let suspended = |p: &Process| p.stat().is_ok_and(|s| s.state == 'T');
+    killed_with_servers(&args, 2, |servers| servers.iter().any(suspended));
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! What is reported is what was injected: a server with known service times, or one that stalls.
 //!
 //! A busy machine can only add to a latency, so the tests that run everywhere ask for no more than
-//! what must show whatever else the machine does. The exact ones want a quiet machine. Service
-//! times there are of the order of 10 ms, so that 2 % of them is more than what the way to the
-//! server and back takes, and than what a virtual machine loses to its host now and then. The one of
-//! fidelity takes the seconds in which the machine was quiet, by a measure that knows nothing of
-//! messages:
+//! what must show whatever else the machine does. The exact ones want a quiet machine, or take the
+//! seconds in which it was quiet. Service times there are of milliseconds, so that 2 % of them is
+//! more than what the way to the server and back takes:
 //!
 //! ```text
 //! cargo test --release -p loadgen --test truth -- --ignored --nocapture --test-threads 1
@@ -16,7 +14,6 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
-use loadgen::synthetic::Service;
 use serde_json::Value;
 
 const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
@@ -120,7 +117,7 @@ fn service_times_are_at_least_what_was_injected() {
     // Histograms keep three significant digits.
     assert!((response / parts - 1.0).abs() < 0.01, "{response} is not the sum, {parts}");
     let injected = server.injected();
-    assert!(injected["drawn"]["count"].as_u64().unwrap() >= 500, "{injected}");
+    assert_eq!(injected["drawn"]["count"].as_u64().unwrap(), 500, "{injected}");
     assert!(ms(injected["drawn"]["p90"].as_f64().unwrap()) >= 39.9, "{injected}");
 }
 
@@ -146,22 +143,37 @@ fn compare(kind: &str, reported: &Value, expected: impl Fn(&str, f64) -> f64) ->
     off
 }
 
+/// Whether the host let the machine alone, as told by the speed of its processors and by steal
+/// time, not by any message.
+fn quiet(verdict: &Value) -> bool {
+    let host = |reason: &Value| reason.as_str().unwrap().contains("other guests of this host");
+    !verdict["reasons"].as_array().unwrap().iter().any(host)
+}
+
+/// In seconds with a quiet machine, all ranks are what the server drew.
 #[test]
-#[ignore = "exact to 20 us: for a quiet machine"]
+#[ignore = "needs quiet seconds: for a machine of one's own, or patience"]
 fn reported_quantiles_are_the_injected_ones() {
     let mut off = Vec::new();
-    for text in ["constant:50ms", "bimodal:10ms:200ms:0.05", "pareto:5ms:1.5:1s"] {
-        let server = Synthetic::start(&["--service", text]);
-        let load = ["--workload", "open-loop", "--connections", "500", "--duration", "10s"];
-        let run = run(&server.addr, &[&load[..], &["--rate", "2000"]].concat());
-        println!("{text}: {}", run["verdict"]);
-        let injected = server.injected();
-        let service: Service = text.parse().unwrap();
-        let reported = &run["measured"]["latency"]["service"];
-        let of = |name: &str| injected["realised"][name].as_f64().unwrap();
-        off.extend(compare(&format!("{text} realised"), reported, |name, _| of(name)));
-        off.extend(compare(&format!("{text} theory"), reported, |_, q| service.quantile(q)));
-        compare(&format!("{text} lateness"), &run["measured"]["latency"]["lateness"], |_, _| 0.0);
+    for text in ["constant:5ms", "bimodal:2ms:20ms:0.05", "pareto:2ms:1.5:200ms"] {
+        let mut seconds = 0;
+        for _ in 0..60 {
+            let server = Synthetic::start(&["--service", text]);
+            let load = ["--workload", "open-loop", "--connections", "500", "--duration", "1s"];
+            let run = run(&server.addr, &[&load[..], &["--rate", "2000"]].concat());
+            let injected = server.injected();
+            if quiet(&run["verdict"]) {
+                seconds += 1;
+                println!("{text}: {}", run["verdict"]["status"]);
+                let reported = &run["measured"]["latency"]["service"];
+                let of = |name: &str, _| injected["drawn"][name].as_f64().unwrap();
+                off.extend(compare(text, reported, of));
+            }
+            if seconds == 5 {
+                break;
+            }
+        }
+        assert!(seconds >= 3, "{seconds} quiet seconds in a minute are too few to say anything");
     }
     assert!(off.is_empty(), "{off:#?}");
 }
@@ -215,7 +227,7 @@ fn at_half_of_capacity_messages_are_sent_in_time() {
     rates.sort_by(f64::total_cmp);
     let half = (rates[rates.len() / 2] / 2.0).round().to_string();
     println!("half of the median capacity of five seconds: {half} messages/s");
-    let (mut quiet, mut off) = (0, Vec::new());
+    let (mut valid, mut off) = (0, Vec::new());
     for _ in 0..60 {
         let run = second(&["--workload", "open-loop", "--rate", &half]);
         let verdict = &run["verdict"];
@@ -228,17 +240,15 @@ fn at_half_of_capacity_messages_are_sent_in_time() {
             latency(&run, "lateness", "p99") / 1e3,
             latency(&run, "service", "p99") / 1e3,
         );
-        let reasons = verdict["reasons"].as_array().unwrap();
-        let host = |reason: &&Value| reason.as_str().unwrap().contains("other guests of this host");
-        match (reasons.iter().find(host), verdict["status"] == "VALID") {
-            (Some(_), _) => {}
-            (None, true) => quiet += 1,
-            (None, false) => off.push(verdict.clone()),
+        match (quiet(verdict), verdict["status"] == "VALID") {
+            (false, _) => {}
+            (true, true) => valid += 1,
+            (true, false) => off.push(verdict.clone()),
         }
-        if quiet + off.len() == 10 {
+        if valid + off.len() == 10 {
             break;
         }
     }
-    println!("{quiet} of {} quiet seconds are VALID", quiet + off.len());
-    assert!(quiet >= 5 && off.len() * 10 <= quiet, "{quiet} quiet, {off:#?}");
+    println!("{valid} of {} quiet seconds are VALID", valid + off.len());
+    assert!(valid >= 5 && off.len() * 10 <= valid, "{valid} VALID, {off:#?}");
 }
