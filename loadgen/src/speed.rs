@@ -21,7 +21,7 @@ const TRIES: usize = 3;
 /// How many times the fastest sample a slow one takes.
 pub(crate) const SLOW: f64 = 2.0;
 
-/// A watch over the speed of this process's processors. Until [`Speed::watch`], and by default, it
+/// A watch over the speed of this process's processors. Until it begins, and by default, it
 /// has seen nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Speed(Arc<Seen>);
