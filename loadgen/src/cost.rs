@@ -2,13 +2,14 @@
 //!
 //! Processor time comes from the process's CPU-time clock: nanoseconds, over all its threads, the
 //! ended ones included. `/proc/PID/stat` counts the same in ticks of 10 ms and serves only to
-//! split the sum into user and system. For a thread that is running on another processor the clock
+//! split the sum into user and system, and to add what processes have used that have ended since:
+//! their parent is charged with it once it has waited for them. For a thread that is running on another processor the clock
 //! lags by up to a tick; snapshots are therefore taken while no message is in flight.
 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
-use procfs::Current;
 use procfs::process::{Process, all_processes};
+use procfs::{Current, ticks_per_second};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,8 @@ const ENOUGH_TICKS: u64 = 20;
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     cpu_ns: u64,
+    /// Processor time of processes that have ended and were waited for, in nanoseconds.
+    ended_ns: u64,
     user_ticks: u64,
     system_ticks: u64,
     voluntary: u64,
@@ -84,8 +87,10 @@ impl Snapshot {
                 sum.cpu_ns += time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64;
             }
             if let Ok(stat) = process.stat() {
-                sum.user_ticks += stat.utime;
-                sum.system_ticks += stat.stime;
+                let [user, system] = [stat.cutime, stat.cstime].map(|ticks| ticks as u64);
+                sum.user_ticks += stat.utime + user;
+                sum.system_ticks += stat.stime + system;
+                sum.ended_ns += (user + system) * 1_000_000_000 / ticks_per_second();
                 sum.threads += stat.num_threads as u64;
             }
             for task in process.tasks().into_iter().flatten().flatten() {
@@ -106,8 +111,9 @@ impl Snapshot {
         let each = |now: u64, then: u64| now.saturating_sub(then) as f64 / messages.max(1) as f64;
         let user = self.user_ticks.saturating_sub(before.user_ticks);
         let ticks = user + self.system_ticks.saturating_sub(before.system_ticks);
+        let cpu_ns = |all: &Self| all.cpu_ns + all.ended_ns;
         Cost {
-            cpu_ns_per_message: each(self.cpu_ns, before.cpu_ns),
+            cpu_ns_per_message: each(cpu_ns(self), cpu_ns(before)),
             user_share: (ticks >= ENOUGH_TICKS).then(|| user as f64 / ticks as f64),
             voluntary_switches_per_message: each(self.voluntary, before.voluntary),
             involuntary_switches_per_message: each(self.involuntary, before.involuntary),
@@ -157,5 +163,15 @@ mod tests {
         assert!(cost.threads >= 1 && cost.descriptors >= 3 && cost.peak_rss_bytes > 0);
         assert!(resident(pid).is_some_and(|bytes| bytes > 100_000));
         assert_eq!(resident(i32::MAX), None);
+    }
+
+    #[test]
+    fn children_that_have_ended_are_in_the_cost() {
+        let before = Snapshot::take(std::process::id() as i32);
+        let spin = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+        let ended = std::process::Command::new("sh").args(["-c", spin]).status().unwrap();
+        assert!(ended.success());
+        let after = Snapshot::take(std::process::id() as i32);
+        assert!(after.ended_ns > before.ended_ns, "{before:?}, {after:?}");
     }
 }

@@ -93,11 +93,11 @@ pub fn command(args: &Doctor) -> Result<ExitCode> {
 /// Everything, in the order in which it is shown. Takes about five seconds.
 fn examine(models: &Models) -> Vec<Finding> {
     let host = Host::look();
-    let before = stolen_ticks();
+    let before = stolen_ticks(&[]);
     let mut findings = vec![processors(&host)];
     findings.extend(steadiness());
     findings.push(sleep());
-    let after = stolen_ticks();
+    let after = stolen_ticks(&[]);
     let stolen = (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64;
     let advice = "other guests take processor time: measure when they are quiet, or elsewhere";
     findings.push(finding(

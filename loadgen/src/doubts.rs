@@ -49,6 +49,13 @@ pub(crate) fn open(w: &Workload, lateness: &Latency, open: &OpenLoop, reasons: &
             open.unsent, open.scheduled
         ));
     }
+    if open.dropped > 0 {
+        reasons.push(format!(
+            "messages were dropped because every connection was busy, and their response times are \
+             missing ({} of {})",
+            open.dropped, open.scheduled
+        ));
+    }
     let off = open.sent_per_second / w.rate.unwrap_or(f64::INFINITY) - 1.0;
     // Half a message is what rounding to whole ones takes.
     if off.abs() > OFF_RATE + 0.5 / open.scheduled.max(1) as f64 {
@@ -114,6 +121,7 @@ mod tests {
             assert!(reasons.len() == 1 && reasons[0].starts_with(reason), "{reasons:?}");
         };
         one(|o| o.unsent = 1, 0, "messages were not sent");
+        one(|o| o.dropped = 1, 0, "messages were dropped");
         one(|o| o.sent_per_second = 990.0, 0, "the rate asked for was not kept (-1.0 %)");
         one(|_| (), 300_000, "the generator was late");
         one(|o| o.queued = 20, 300_000, "messages waited for a connection");

@@ -71,7 +71,7 @@ impl Host {
             line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok()
         });
         let settings = SETTINGS.map(|name| (name.to_owned(), read(&format!("/proc/sys/{name}"))));
-        let (stolen, all) = crate::judge::stolen_ticks();
+        let (stolen, all) = crate::judge::stolen_ticks(&[]);
         Self {
             time: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             kernel: format!("{} {}", read("/proc/sys/kernel/osrelease"), std::env::consts::ARCH),

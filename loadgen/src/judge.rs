@@ -1,22 +1,23 @@
 //! What a run brought, whether that can be believed, and the numbers if they are to be had.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::bystanders::Disturbed;
 use crate::cost::Snapshot;
 use crate::doubts;
 use crate::drive::PhaseResult;
-use crate::run::{Measured, Status, Verdict};
-use crate::speed::Speed;
+use crate::run::{Measured, Settings, Status, Verdict};
 use crate::stats::Latency;
 use crate::workload::{Mode, Workload};
 
 /// Part of a processor above which the generator, not the server, sets the pace.
 const BUSY: f64 = 0.95;
-/// Part of all processors' time above which steal time makes the numbers doubtful.
+/// Part of the processors' time above which steal time makes the numbers doubtful.
 const STOLEN: f64 = 0.01;
 /// Part of the time that the processors may be slow before the numbers are doubtful.
 const SLOW: f64 = 0.01;
+/// By how much the wall clock may be set meanwhile.
+const STEP: Duration = Duration::from_millis(1);
 
 /// What was measured, before it is judged.
 pub(crate) struct Outcome {
@@ -32,32 +33,52 @@ pub(crate) struct Outcome {
     pub(crate) kernel: Option<f64>,
     /// System calls of the server for each message, or why they are not known.
     pub(crate) calls: std::result::Result<f64, String>,
-    /// Part of all processors' time that other guests of the host took.
-    pub(crate) stolen: f64,
-    /// Part of the time in which the processors were slow, if anybody looked.
-    pub(crate) slow: Option<f64>,
+    /// What the machine did meanwhile.
+    pub(crate) machine: Disturbances,
 }
 
-/// Counters of what this machine's host does to it; their differences are those of a time between.
-#[derive(Clone, Copy, Default)]
+/// What disturbed a run from without, between two moments.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Disturbances {
+    /// Part of the time of the processors in use that other guests of the host took.
+    pub(crate) stolen: f64,
+    /// Part of the time in which the generator's processors were slow, if anybody looked.
+    pub(crate) slow: Option<f64>,
+    /// By how much the wall clock was set.
+    pub(crate) step: Duration,
+}
+
+/// Counters of such disturbances at one moment.
+#[derive(Clone, Copy)]
 pub(crate) struct Quiet {
     ticks: (u64, u64),
     samples: (u64, u64),
+    clocks: (SystemTime, Instant),
 }
 
 impl Quiet {
-    pub(crate) fn now(speed: &Speed) -> Self {
-        Self { ticks: stolen_ticks(), samples: speed.samples() }
+    pub(crate) fn now(settings: &Settings) -> Self {
+        let cpus = [&settings.server_cpus[..], &settings.generator_cpus].concat();
+        Self {
+            ticks: stolen_ticks(&cpus),
+            samples: settings.speed.samples(),
+            clocks: (SystemTime::now(), Instant::now()),
+        }
     }
 
-    /// Part of all processors' time that other guests of the host took since `before`.
-    pub(crate) fn stolen_since(&self, before: &Self) -> f64 {
-        part(self.ticks, before.ticks).unwrap_or(0.0)
-    }
-
-    /// Part of the time since `before` in which the processors were slow, if anybody looked.
-    pub(crate) fn slow_since(&self, before: &Self) -> Option<f64> {
-        part(self.samples, before.samples)
+    /// What has happened since `before`.
+    pub(crate) fn since(&self, before: &Self) -> Disturbances {
+        let passed = self.clocks.1 - before.clocks.1;
+        // Both clocks are slewed alike; only setting moves one and not the other.
+        let step = match self.clocks.0.duration_since(before.clocks.0 + passed) {
+            Ok(forward) => forward,
+            Err(back) => back.duration(),
+        };
+        Disturbances {
+            stolen: part(self.ticks, before.ticks).unwrap_or(0.0),
+            slow: part(self.samples, before.samples),
+            step,
+        }
     }
 }
 
@@ -67,13 +88,46 @@ fn part(after: (u64, u64), before: (u64, u64)) -> Option<f64> {
     (all > 0).then(|| some as f64 / all as f64)
 }
 
-/// Ticks that this machine's processors were given to others, and ticks in all.
-pub(crate) fn stolen_ticks() -> (u64, u64) {
+/// Ticks that these processors, or if none are named all of this machine, were given to others,
+/// and ticks in all.
+pub(crate) fn stolen_ticks(cpus: &[usize]) -> (u64, u64) {
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let line = text.lines().next().unwrap_or_default();
-    // cpu user nice system idle iowait irq softirq steal ...
-    let ticks: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    (ticks.get(7).copied().unwrap_or(0), ticks.iter().take(8).sum())
+    sum_ticks(&text, cpus)
+}
+
+fn sum_ticks(stat: &str, cpus: &[usize]) -> (u64, u64) {
+    let mut sums = (0, 0);
+    for line in stat.lines() {
+        let mut words = line.split_whitespace();
+        let Some(name) = words.next().and_then(|word| word.strip_prefix("cpu")) else { break };
+        let named = name.parse().is_ok_and(|cpu| cpus.contains(&cpu));
+        if named || (name.is_empty() && cpus.is_empty()) {
+            // user nice system idle iowait irq softirq steal ...
+            let ticks: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
+            sums.0 += ticks.get(7).copied().unwrap_or(0);
+            sums.1 += ticks.iter().take(8).sum::<u64>();
+        }
+    }
+    sums
+}
+
+/// What the machine did to a run.
+fn disturbed(by: &Disturbances, reasons: &mut Vec<String>) {
+    if by.stolen > STOLEN {
+        let percent = by.stolen * 100.0;
+        reasons.push(format!("other guests of this host took processor time ({percent:.1} %)"));
+    }
+    if let Some(slow) = by.slow.filter(|&slow| slow > SLOW) {
+        reasons.push(format!(
+            "the processors ran at less than half their speed for a part of the time ({:.1} %): \
+             power, heat or other guests of this host",
+            slow * 100.0
+        ));
+    }
+    if by.step > STEP {
+        let step = crate::table::time(by.step.as_nanos() as f64);
+        reasons.push(format!("the wall clock was set meanwhile ({step})"));
+    }
 }
 
 impl Default for Outcome {
@@ -86,8 +140,7 @@ impl Default for Outcome {
             idle: None,
             kernel: None,
             calls: Err("nothing was counted".into()),
-            stolen: 0.0,
-            slow: None,
+            machine: Disturbances::default(),
         }
     }
 }
@@ -112,17 +165,7 @@ pub(crate) fn judge(workload: &Workload, outcome: &Outcome) -> (Verdict, Option<
             measured.generator_cpu * 100.0
         ));
     }
-    if outcome.stolen > STOLEN {
-        let percent = outcome.stolen * 100.0;
-        reasons.push(format!("other guests of this host took processor time ({percent:.1} %)"));
-    }
-    if let Some(slow) = outcome.slow.filter(|&slow| slow > SLOW) {
-        reasons.push(format!(
-            "the processors ran at less than half their speed for a part of the time ({:.1} %): \
-             power, heat or other guests of this host",
-            slow * 100.0
-        ));
-    }
+    disturbed(&outcome.machine, &mut reasons);
     match measured.open_loop.as_ref().zip(measured.latency.get("lateness")) {
         Some((open, lateness)) => doubts::open(workload, lateness, open, &mut reasons),
         None => doubts::closed(workload, &measured, phase, &mut reasons),
@@ -154,7 +197,7 @@ fn measured(workload: &Workload, outcome: &Outcome) -> Measured {
         open_loop: phase.open_loop,
         generator_cpu: phase.cpu_ns as f64 / busy,
         generator_cpu_ns_per_message: phase.cpu_ns as f64 / phase.total as f64,
-        slow_processors: outcome.slow,
+        slow_processors: outcome.machine.slow,
         cost: outcome.usage.as_ref().map(|(before, after)| after.since(before, phase.total)),
         idle_bytes_per_connection: outcome.idle,
         kernel_bytes_per_connection: outcome.kernel,
@@ -211,8 +254,9 @@ mod tests {
             assert!(measured.is_some());
         };
         doubt(2_000_000, |o| o.phase.cpu_ns = 990_000_000, "limited by the generator");
-        doubt(2_000_000, |o| o.stolen = 0.05, "other guests");
-        doubt(2_000_000, |o| o.slow = Some(0.05), "the processors ran at less than half");
+        doubt(2_000_000, |o| o.machine.stolen = 0.05, "other guests");
+        doubt(2_000_000, |o| o.machine.slow = Some(0.05), "the processors ran at less than half");
+        doubt(2_000_000, |o| o.machine.step = STEP * 2, "the wall clock was set");
         doubt(1_000_000, |_| (), "Little's law");
     }
 
@@ -223,5 +267,14 @@ mod tests {
         let (verdict, measured) = judge(&workload, &outcome);
         assert_eq!((verdict.status, verdict.reasons), (Status::Invalid, vec!["1 lost".to_owned()]));
         assert!(measured.is_none());
+    }
+
+    #[test]
+    fn steal_time_is_that_of_the_processors_in_use() {
+        let stat = "cpu  9 9 9 9 9 9 9 36 0 0\ncpu0 1 1 1 1 1 1 1 3 0 0\ncpu1 1 1 1 1 1 1 1 33 0 0\n\
+                    intr 99 1\n";
+        assert_eq!(sum_ticks(stat, &[]), (36, 99));
+        assert_eq!(sum_ticks(stat, &[0]), (3, 10));
+        assert_eq!(sum_ticks(stat, &[1, 0]), (36, 50));
     }
 }

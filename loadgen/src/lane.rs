@@ -67,7 +67,7 @@ impl<'a> Lane<'a> {
             team: None,
             outcome: Outcome::default(),
             before: None,
-            quiet: Quiet::default(),
+            quiet: Quiet::now(settings),
             resting: false,
             target,
             workload,
@@ -117,7 +117,7 @@ impl<'a> Lane<'a> {
         }
         self.team = Some(team);
         self.before = pid.map(Snapshot::take);
-        self.quiet = Quiet::now(&self.settings.speed);
+        self.quiet = Quiet::now(self.settings);
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl<'a> Lane<'a> {
         let part = if disturbed.is_some() { 2 } else { 1 };
         if disturbed.is_some() {
             self.before = watch.server.pid().map(Snapshot::take);
-            self.quiet = Quiet::now(&settings.speed);
+            self.quiet = Quiet::now(settings);
         }
         let began = SystemTime::now();
         let mut phase = watch.load(team, duration / part, true)?;
@@ -167,18 +167,17 @@ impl<'a> Lane<'a> {
     fn after_all(&mut self) {
         let after = self.server.pid().map(Snapshot::take);
         self.outcome.usage = self.before.take().zip(after);
-        let quiet = Quiet::now(&self.settings.speed);
-        self.outcome.stolen = quiet.stolen_since(&self.quiet);
-        self.outcome.slow = quiet.slow_since(&self.quiet);
+        self.outcome.machine = Quiet::now(self.settings).since(&self.quiet);
     }
 
     /// Stops the server, and judges what was measured.
     pub(crate) fn close(mut self) -> Result<Report> {
-        if self.resting {
-            self.server.resume();
-        }
+        // Read while it rests: looking for its processes takes time, in which it would go on.
         if self.outcome.usage.is_none() {
             self.after_all();
+        }
+        if self.resting {
+            self.server.resume();
         }
         let Self { target, workload, settings, mut server, team, outcome, .. } = self;
         drop(team);

@@ -15,7 +15,7 @@ use rustix::time::{
 };
 
 use super::schedule::Schedule;
-use super::window::Window;
+use super::window::{Window, thread_cpu_ns};
 use super::{NAP, Poller};
 use crate::check::splitmix;
 use crate::pacing::{Arrivals, OpenLoop, WhenBusy};
@@ -192,7 +192,7 @@ impl Pacer {
         if !self.pace.spins {
             return poller.wait(self.patience(window)?);
         }
-        let asked = window.now();
+        let asked = thread_cpu_ns();
         let events = poller.wait(Duration::ZERO)?;
         if events == 0 {
             // What the kernel has to do on this processor, delivering packets above all, must not

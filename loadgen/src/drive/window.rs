@@ -39,7 +39,7 @@ pub(super) struct Window {
     progress_at: u64,
     window_ns: u64,
     cpu_at_start: u64,
-    /// Waiting without sleep.
+    /// Processor time spent waiting without sleep.
     spun_ns: u64,
     slices: Vec<u64>,
     sliced: u64,
@@ -87,10 +87,11 @@ impl Window {
         self.began.elapsed().as_nanos() as u64
     }
 
-    /// Since `from` there was nothing to do, and it did not sleep.
+    /// Since this thread had used `from` of processor time there was nothing to do, and it did not
+    /// sleep.
     #[inline]
     pub(super) fn has_spun(&mut self, from: u64) {
-        self.spun_ns += self.now() - from;
+        self.spun_ns += thread_cpu_ns() - from;
     }
 
     /// Records a value (ns) in the `n`th histogram.
