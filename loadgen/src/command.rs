@@ -82,13 +82,18 @@ pub fn list(args: &List) -> Result<ExitCode> {
         .entries()
         .map(|(name, e)| {
             let here = models.missing(e).map_or("yes".into(), |why| format!("no: {why}"));
-            let unsupported: Vec<_> =
-                e.unsupported.iter().map(|(case, why)| format!("{case}: {why}")).collect();
-            vec![name.clone(), modes(&e.modes), e.summary.clone(), here, unsupported.join("; ")]
+            let unsupported = match e.unsupported.len() {
+                0 => String::new(),
+                n => n.to_string(),
+            };
+            vec![name.clone(), modes(&e.modes), e.summary.clone(), here, unsupported]
         })
         .collect();
     let header = ["model", "speaks", "what it is", "runs here", "unsupported"];
     let mut text = table::draw(&header, &rows, header.len());
+    text.push_str(
+        "  unsupported: so many cases of the suite; --json and models.toml say which, and why\n",
+    );
     let compared = |default| if default { "yes" } else { "by name" };
     let rows: Vec<_> = workload::list()?
         .into_iter()

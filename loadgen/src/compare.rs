@@ -414,7 +414,7 @@ impl Entrants {
         let each = |(workload, entrants): (&Workload, &Vec<Target>)| -> Vec<Duration> {
             let connect = CONNECT * workload.connections;
             let start = |t: &Target| self.starting.get(&t.name).copied().unwrap_or_default();
-            entrants.iter().map(|target| AROUND + connect + start(target)).collect()
+            entrants.iter().map(|target| AROUND + connect + start(target) + target.warmup).collect()
         };
         workloads.iter().zip(&self.of).flat_map(each).collect()
     }

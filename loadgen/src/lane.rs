@@ -105,7 +105,7 @@ impl<'a> Lane<'a> {
         self.outcome.kernel = full.1.zip(empty.1).filter(|_| lasting).map(each);
         let counting =
             pid.context("its process is not known (give --pid)").and_then(Counting::start);
-        let warm = watch.load(&mut team, workload.warmup, false)?;
+        let warm = watch.load(&mut team, workload.warmup.max(self.target.warmup), false)?;
         let calls = counting.and_then(Counting::finish).map_err(|e| format!("{e:#}"));
         self.outcome.calls = match warm.total {
             0 => Err("nothing was asked while warming up, when calls are counted".into()),

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::run::Interrupted;
 use crate::verify::NEED_TWO;
-use crate::workload::{Mode, Workload};
+use crate::workload::{Mode, Workload, humantime_option};
 
 /// How often it is looked whether a build was interrupted.
 const LOOK: Duration = Duration::from_millis(100);
@@ -54,6 +54,9 @@ pub struct Entry {
     pub modes: Vec<Mode>,
     /// The most connections that the model can serve at once, where it has a limit of its own.
     pub most_connections: Option<u32>,
+    /// The least that it needs to warm up: a compiler at run time knows only then what is hot.
+    #[serde(default, with = "humantime_option")]
+    pub warmup: Option<Duration>,
     /// Conformance cases that it cannot pass, each with the reason.
     #[serde(default)]
     pub unsupported: BTreeMap<String, String>,
@@ -84,6 +87,8 @@ pub struct Target {
     pub modes: Vec<Mode>,
     /// The most connections that it can serve at once, if it has a limit of its own.
     pub most_connections: Option<u32>,
+    /// The least that it is warmed up for, however short a run is.
+    pub warmup: Duration,
     /// Cases of the gate that are declared unsupported, with the reason.
     pub unsupported: BTreeMap<String, String>,
 }
@@ -189,6 +194,7 @@ impl Models {
             ours: entry.package.is_some(),
             modes: entry.modes.clone(),
             most_connections: entry.most_connections,
+            warmup: entry.warmup.unwrap_or_default(),
             unsupported,
         }
     }
@@ -346,8 +352,15 @@ impl Target {
     }
 
     fn new(name: &str, how: How, modes: Vec<Mode>) -> Self {
-        let (most_connections, unsupported) = (None, BTreeMap::new());
-        Self { name: name.to_owned(), how, ours: false, modes, most_connections, unsupported }
+        Self {
+            name: name.to_owned(),
+            how,
+            ours: false,
+            modes,
+            most_connections: None,
+            warmup: Duration::ZERO,
+            unsupported: BTreeMap::new(),
+        }
     }
 }
 

@@ -124,7 +124,7 @@ mod seconds {
         serializer.serialize_f64(duration.as_secs_f64())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<std::time::Duration, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
@@ -169,11 +169,11 @@ struct Sheet {
     warmup: Option<Duration>,
 }
 
-/// Optional durations such as `"5s"` in workload files.
-mod humantime_option {
+/// Optional durations such as `"5s"` in our files.
+pub(crate) mod humantime_option {
     use serde::{Deserialize, Deserializer, de::Error};
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<std::time::Duration>, D::Error> {
         let text = String::deserialize(deserializer)?;
