@@ -453,6 +453,9 @@ pub struct Exec {
     /// The process to end with
     #[arg(long)]
     pub parent: u32,
+    /// The number of the signal that it is to get then
+    #[arg(long, default_value_t = rustix::process::Signal::TERM.as_raw())]
+    pub signal: i32,
     /// The command
     #[arg(last = true, required = true)]
     pub command: Vec<String>,

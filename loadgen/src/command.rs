@@ -215,7 +215,7 @@ pub fn exec(args: &Exec) -> anyhow::Error {
     let cpus: Result<Vec<usize>, _> =
         args.cpus.split(',').filter(|cpu| !cpu.is_empty()).map(str::parse).collect();
     match cpus {
-        Ok(cpus) => crate::server::exec(&cpus, args.parent, &args.command),
+        Ok(cpus) => crate::server::exec(&cpus, args.parent, args.signal, &args.command),
         Err(e) => anyhow!("--cpus {:?}: {e}", args.cpus),
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! It is started through this program's own hidden `exec` command, which asks the kernel to end it
 //! when its parent ends, moves it to its processors, and only then becomes the server. So neither
-//! Ctrl-C nor a crash of ours leaves a server behind, and no thread of it ever ran elsewhere.
+//! Ctrl-C nor a crash of ours leaves a server behind, and no thread of it ever ran elsewhere. Those
+//! that we know are killed then, because a suspended one would never look at a SIGTERM. A command
+//! of the user's own is asked to end: it may have processes to take along.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
@@ -89,7 +91,8 @@ impl Server {
             }
             How::Program(program, args) => (program.clone(), common_flags(args, start)),
         };
-        let (mut process, lines) = Process::spawn(&program.to_string_lossy(), &args, start)?;
+        let (mut process, lines) =
+            Process::spawn(&program.to_string_lossy(), &args, start, Signal::KILL)?;
         let line =
             process.first_line(&lines).with_context(|| format!("{} did not start", target.name))?;
         let addr = line
@@ -114,7 +117,8 @@ impl Server {
             command.replace("{addr}", &addr.to_string()).replace("{mode}", start.mode.name());
         let mut words = filled.split_whitespace().map(str::to_owned);
         let program = words.next().context("the command is empty")?;
-        let (mut process, _lines) = Process::spawn(&program, &words.collect::<Vec<_>>(), start)?;
+        let words: Vec<_> = words.collect();
+        let (mut process, _lines) = Process::spawn(&program, &words, start, Signal::TERM)?;
         let began = Instant::now();
         // Nothing but trying tells when a foreign program listens; its end is the only event.
         while !listens(addr)? {
@@ -209,15 +213,18 @@ fn common_flags(args: &[String], start: &Start<'_>) -> Vec<String> {
 
 impl Process {
     /// Starts a program in a process group of its own. Lines of its standard output come through
-    /// the channel; standard error is kept.
+    /// the channel; standard error is kept. When this process ends it gets the signal `orphaned`.
     fn spawn(
         program: &str,
         args: &[String],
         start: &Start<'_>,
+        orphaned: Signal,
     ) -> Result<(Self, Receiver<String>)> {
         let cpus = start.cpus.map(format_cpus).unwrap_or_default();
+        let [parent, signal] =
+            [std::process::id(), orphaned.as_raw() as u32].map(|n| n.to_string());
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["exec", "--cpus", &cpus, "--parent", &std::process::id().to_string(), "--"])
+            .args(["exec", "--cpus", &cpus, "--parent", &parent, "--signal", &signal, "--"])
             .arg(program)
             .args(args)
             .stdin(Stdio::null())
@@ -331,10 +338,11 @@ fn each_line(pipe: impl Read + Send + 'static, mut take: impl FnMut(String) + Se
     });
 }
 
-/// Becomes `command`, on `cpus`, ending when `parent` does. Returns only if that fails.
-pub fn exec(cpus: &[usize], parent: u32, command: &[String]) -> anyhow::Error {
+/// Becomes `command`, on `cpus`, getting `signal` when `parent` ends. Returns only if that fails.
+pub fn exec(cpus: &[usize], parent: u32, signal: i32, command: &[String]) -> anyhow::Error {
     let prepare = || -> Result<()> {
-        rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+        let signal = Signal::from_named_raw(signal).context("--signal names no signal")?;
+        rustix::process::set_parent_process_death_signal(Some(signal))?;
         // It may have ended before the kernel was asked to watch it.
         let now = rustix::process::getppid().map_or(0, Pid::as_raw_pid);
         if now != parent as i32 {
