@@ -122,8 +122,8 @@ fn csv_has_every_run() {
     assert!(rows[0][at("p99_ns")].parse::<u64>().unwrap() > 0);
 }
 
-/// Seven rounds of two servers, of which the second computes for so long for every line.
-fn against(dir: &Path, name: &str, work: &str) -> String {
+/// So many rounds of two servers, of which the second computes for so long for every line.
+fn against(dir: &Path, name: &str, work: &str, rounds: &str) -> String {
     let entry = |name: &str, work: &str| {
         format!(
             "[model.{name}]\ncommand = \"{LOADGEN} null-server --listen {{addr}} --work {work}\"\n\
@@ -134,7 +134,7 @@ fn against(dir: &Path, name: &str, work: &str) -> String {
     let (file, out) = (dir.join(format!("{name}.toml")), dir.join(name).display().to_string());
     std::fs::write(&file, entry("one", "0ns") + &entry("two", work)).unwrap();
     let file = file.display().to_string();
-    let mut args = vec!["compare", "--models-file", &file, "--rounds", "7", "--out", &out];
+    let mut args = vec!["compare", "--models-file", &file, "--rounds", rounds, "--out", &out];
     args.extend(["--workloads", "ping-pong", "--connections", "8"]);
     args.extend(["--duration", "60ms", "--warmup", "10ms"]);
     printed(&args, 0);
@@ -144,10 +144,10 @@ fn against(dir: &Path, name: &str, work: &str) -> String {
 #[test]
 fn a_regression_since_an_older_record_is_told_and_fails() {
     let dir = folder("against");
-    let old = against(&dir, "old", "0ns");
+    let old = against(&dir, "old", "0ns", "7");
     let same = printed(&["report", &old, "--against", &old], 0);
     assert!(same.contains("2 compared: 0 worse") && same.contains("2 with no change"), "{same}");
-    let new = against(&dir, "new", "200us");
+    let new = against(&dir, "new", "200us", "7");
     let text = printed(&["report", &new, "--against", &old, "--json"], 1);
     let changes = &serde_json::from_str::<Value>(&text).unwrap()["against"]["changes"];
     let of = |name: &str| {
@@ -158,6 +158,13 @@ fn a_regression_since_an_older_record_is_told_and_fails() {
     assert!(of("two")["ratio"]["low"].as_f64().unwrap() > 2.0, "{text}");
     let better = printed(&["report", &old, "--against", &new], 0);
     assert!(better.contains(" 1 better"), "{better}");
+    // Two rounds say nothing, and so must the exit code.
+    let few = against(&dir, "few", "0ns", "2");
+    let text = printed(&["report", &few, "--against", &few], 2);
+    assert!(
+        text.contains("cannot tell: too few rounds") && !text.contains(" | no change"),
+        "{text}"
+    );
     // Another machine's numbers are no change of ours.
     let host = Path::new(&new).join("host.json");
     let text = std::fs::read_to_string(&host).unwrap();

@@ -2,8 +2,9 @@
 //!
 //! The rounds of two records are no pairs, and the machine may have been faster or slower when the
 //! older one was made. So each round's number is first divided by the null reference's of that
-//! round, where both records have it; then the rounds are compared as two samples
-//! ([`rank_sum`]), with the correction for the number of comparisons that pairs of servers have.
+//! round; then the rounds are compared as two samples ([`rank_sum`]), with the correction for the
+//! number of comparisons that pairs of servers have. Where a record has no reference, as in chat
+//! and beside disturbers, the ratio is shown and nothing is made of it.
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::compare::{CPU_PER_MESSAGE, Comparison, Row, Section, text};
+use crate::host::Host;
 use crate::models::NULL;
 use crate::record::Stored;
 use crate::run::{Settings, Status};
@@ -30,6 +32,8 @@ pub struct Against {
     pub changes: Vec<Change>,
     /// What only one of them has, in words.
     pub unmatched: Vec<String>,
+    /// What else may be behind the ratios, and why some are not judged, in words.
+    pub notes: Vec<String>,
 }
 
 /// One server at one point.
@@ -45,7 +49,8 @@ pub struct Change {
     pub before: Option<f64>,
     /// Its median now; none if a round of the newer record is INVALID.
     pub now: Option<f64>,
-    /// now ÷ before; `None` for so few rounds that nothing can be shown.
+    /// now ÷ before; `None` for so few rounds that nothing can be shown. Where it is not judged,
+    /// it is of the machine as well.
     pub ratio: Option<Ratio>,
     /// What that amounts to.
     pub outcome: Outcome,
@@ -63,8 +68,12 @@ pub enum Outcome {
     Gone,
     /// Shown to be cheaper, or faster.
     Better,
-    /// No difference shown.
+    /// Enough rounds, and no difference shown.
     Same,
+    /// Too few rounds to show any difference.
+    TooFewRounds,
+    /// Without the null reference in both records: nobody can tell the server from the machine.
+    NotJudged,
 }
 
 impl Outcome {
@@ -75,11 +84,17 @@ impl Outcome {
             Self::Gone => "left out now",
             Self::Better => "better",
             Self::Same => "no change shown",
+            Self::TooFewRounds => "cannot tell: too few rounds",
+            Self::NotJudged => "not judged",
         }
     }
 
     fn regressed(self) -> bool {
         matches!(self, Self::Worse | Self::Wrong | Self::Gone)
+    }
+
+    fn judged(self) -> bool {
+        !matches!(self, Self::TooFewRounds | Self::NotJudged)
     }
 }
 
@@ -88,15 +103,20 @@ impl Against {
     pub(super) fn of(new: &Stored, old: &Stored) -> Result<Self> {
         comparable(new, old)?;
         let folder = |record: &Stored| record.dir.display().to_string();
-        let changed = Self::between(comparison(new)?, comparison(old)?)?;
+        let mut changed = Self::between(comparison(new)?, comparison(old)?)?;
+        changed.notes.splice(..0, other_programs(&new.host, &old.host));
         Ok(Self { old: folder(old), new: folder(new), ..changed })
     }
 
     fn between(now: &Comparison, before: &Comparison) -> Result<Self> {
         let (mut changes, mut unmatched) = (Vec::new(), Vec::new());
+        let mut both = Vec::new();
         for section in &now.sections {
             match before.sections.iter().find(|old| same_question(section, old)) {
-                Some(old) => of_section((section, now), old, &mut changes, &mut unmatched),
+                Some(old) => {
+                    of_section((section, now), old, &mut changes, &mut unmatched);
+                    both.push((section, old));
+                }
                 None => unmatched.push(format!("{}: only in the newer", section.workload.point())),
             }
         }
@@ -106,17 +126,29 @@ impl Against {
             }
         }
         ensure!(!changes.is_empty(), "the two records have no server at any point in common");
-        let chances: Vec<f64> = changes.iter().map(|c| c.ratio.map_or(1.0, |r| r.p)).collect();
-        for (change, shown) in changes.iter_mut().zip(shown(&chances)) {
-            let Some(ratio) = change.ratio.filter(|_| shown) else { continue };
-            change.outcome = if ratio.ratio > 1.0 { Outcome::Worse } else { Outcome::Better };
+        let mut open: Vec<(&mut Change, Ratio)> = changes
+            .iter_mut()
+            .filter(|change| change.outcome == Outcome::Same)
+            .filter_map(|change| change.ratio.map(|ratio| (change, ratio)))
+            .collect();
+        let chances: Vec<f64> = open.iter().map(|(_, ratio)| ratio.p).collect();
+        for ((change, ratio), shown) in open.iter_mut().zip(shown(&chances)) {
+            if shown {
+                change.outcome = if ratio.ratio > 1.0 { Outcome::Worse } else { Outcome::Better };
+            }
         }
-        Ok(Self { old: String::new(), new: String::new(), changes, unmatched })
+        let notes = other_times(&both).into_iter().chain(not_judged(&changes)).collect();
+        Ok(Self { old: String::new(), new: String::new(), changes, unmatched, notes })
     }
 
     /// Whether anything is shown to have become worse.
     pub(super) fn regressed(&self) -> bool {
         self.changes.iter().any(|change| change.outcome.regressed())
+    }
+
+    /// Whether there is a verdict on anything.
+    pub(super) fn judged(&self) -> bool {
+        self.changes.iter().any(|change| change.outcome.judged())
     }
 
     /// All of it for people.
@@ -133,15 +165,24 @@ impl Against {
         for what in &self.unmatched {
             all.push_str(&format!("not compared: {what}\n"));
         }
+        for note in &self.notes {
+            all.push_str(&format!("note: {note}\n"));
+        }
         let count = |outcome| self.changes.iter().filter(|c| c.outcome == outcome).count();
-        all + &format!(
-            "{} compared: {} worse, {} INVALID or left out now, {} better, {} with no change shown\n",
+        all.push_str(&format!(
+            "{} compared: {} worse, {} INVALID or left out now, {} better, {} with no change shown",
             self.changes.len(),
             count(Outcome::Worse),
             count(Outcome::Wrong) + count(Outcome::Gone),
             count(Outcome::Better),
             count(Outcome::Same)
-        )
+        ));
+        let undecided =
+            [(Outcome::TooFewRounds, "of too few rounds"), (Outcome::NotJudged, "not judged")];
+        for (outcome, words) in undecided.into_iter().filter(|(outcome, _)| count(*outcome) > 0) {
+            all.push_str(&format!(", {} {words}", count(outcome)));
+        }
+        all + "\n"
     }
 }
 
@@ -197,6 +238,65 @@ fn comparison(record: &Stored) -> Result<&Comparison> {
     }
 }
 
+/// What the null reference does not cancel, because it was built with it: loadgen itself and the
+/// compiler. No reason to refuse, since a change of the servers is a new revision too.
+fn other_programs(new: &Host, old: &Host) -> Vec<String> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".into());
+    let pairs = [
+        ("version of loadgen", old.loadgen.clone(), new.loadgen.clone()),
+        ("revision", text(&old.revision), text(&new.revision)),
+        ("compiler", text(&old.compiler), text(&new.compiler)),
+    ];
+    let other = pairs.into_iter().filter(|(_, old, new)| old != new);
+    let words: Vec<_> =
+        other.map(|(what, old, new)| format!("{what} {old} before, {new} now")).collect();
+    match &words[..] {
+        [] => Vec::new(),
+        words => vec![format!(
+            "the records were made by different programs, so that what changed need not be the \
+             servers alone: {}",
+            words.join("; ")
+        )],
+    }
+}
+
+/// Where rounds were longer or shorter: each pair of times once, with its points.
+fn other_times(both: &[(&Section, &Section)]) -> Vec<String> {
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    for (new, old) in both {
+        let times = |section: &Section| {
+            let Workload { duration, warmup, .. } = &section.workload;
+            let [duration, warmup] = [duration, warmup].map(Duration::as_secs_f64);
+            format!("{duration:.2} s after {warmup:.2} s of warm-up")
+        };
+        let (before, now) = (times(old), times(new));
+        if before == now {
+            continue;
+        }
+        let words = format!("rounds of {before} before, of {now} now");
+        let point = new.workload.point();
+        match found.iter_mut().find(|(known, _)| *known == words) {
+            Some((_, points)) => points.push(point),
+            None => found.push((words, vec![point])),
+        }
+    }
+    found.into_iter().map(|(words, points)| format!("{words}: {}", points.join("; "))).collect()
+}
+
+/// Why changes are not judged, once for all of them.
+fn not_judged(changes: &[Change]) -> Option<String> {
+    let of = changes.iter().filter(|change| change.outcome == Outcome::NotJudged);
+    let mut points: Vec<&str> = of.map(|change| change.point.as_str()).collect();
+    points.dedup();
+    (!points.is_empty()).then(|| {
+        format!(
+            "not judged, because without the null reference in every round of both records a \
+             changed server looks like a machine that was slower or faster that day: {}",
+            points.join("; ")
+        )
+    })
+}
+
 /// Rounds may be longer or shorter, and be ranked alike all the same.
 fn same_question(a: &Section, b: &Section) -> bool {
     let question = |workload: &Workload| Workload {
@@ -231,6 +331,7 @@ fn of_section(
         let server = &before.server;
         let outcome = match row(new, server) {
             Some(row) if row.status == Status::Invalid => Outcome::Wrong,
+            Some(_) if !beside_null => Outcome::NotJudged,
             Some(_) => Outcome::Same,
             None if tried.left_out.iter().any(|(name, _)| name == server) => Outcome::Gone,
             None => {
@@ -240,14 +341,16 @@ fn of_section(
         };
         let (was, is) = (values(old, server), values(new, server));
         let median = |values: &[f64]| Spread::of(values).map(|spread| spread.median);
+        let ratio = rank_sum(&is, &was);
+        let unknown = ratio.is_none() && outcome == Outcome::Same;
         changes.push(Change {
             point: point.clone(),
             server: server.clone(),
             measure: format!("{}{beside}", new.ranked_by),
             before: median(&was),
             now: median(&is),
-            ratio: rank_sum(&is, &was),
-            outcome,
+            ratio,
+            outcome: if unknown { Outcome::TooFewRounds } else { outcome },
         });
     }
     let newcomer = |now: &&Row| now.server != NULL && row(old, &now.server).is_none();
@@ -303,6 +406,46 @@ mod tests {
         let expected = [("a", Outcome::Worse), ("b", Outcome::Same), ("c", Outcome::Better)];
         assert_eq!(outcomes(&new, &old), expected.map(|(name, outcome)| (name.into(), outcome)));
         assert!(outcomes(&old, &old).iter().all(|(_, outcome)| *outcome == Outcome::Same));
+    }
+
+    #[test]
+    fn without_the_reference_or_enough_rounds_nothing_is_judged() {
+        let (old, new) = (comparison(1.0, &[("a", 1.0)]), comparison(1.5, &[("a", 2.0)]));
+        let without = |comparison: &Comparison| {
+            let mut comparison = comparison.clone();
+            comparison.sections[0].rows.retain(|row| row.server != NULL);
+            comparison
+        };
+        for (new, old) in [(without(&new), old.clone()), (new.clone(), without(&old))] {
+            let against = Against::between(&new, &old).unwrap();
+            assert_eq!(against.changes[0].outcome, Outcome::NotJudged);
+            assert!(against.changes[0].ratio.unwrap().low > 1.0, "it is shown all the same");
+            assert!(!against.regressed() && !against.judged());
+            assert_eq!(against.text().matches("null reference").count(), 1, "{}", against.text());
+        }
+        let few = |comparison: &Comparison| {
+            let mut comparison = comparison.clone();
+            comparison.sections[0].rounds = 3;
+            comparison.sections[0].rows.iter_mut().for_each(|row| row.measure.truncate(3));
+            comparison
+        };
+        let against = Against::between(&few(&new), &few(&old)).unwrap();
+        assert_eq!(against.changes[0].outcome, Outcome::TooFewRounds);
+        assert!(!against.judged() && against.text().contains("cannot tell: too few rounds"));
+    }
+
+    #[test]
+    fn other_programs_and_other_times_are_said() {
+        let (old, mut new) = (comparison(1.0, &[("a", 1.0)]), comparison(1.0, &[("a", 1.0)]));
+        assert!(Against::between(&new, &old).unwrap().notes.is_empty());
+        new.sections[0].workload.warmup = Duration::from_millis(250);
+        let notes = Against::between(&new, &old).unwrap().notes;
+        assert!(notes.len() == 1 && notes[0].contains("0.25 s of warm-up now"), "{notes:?}");
+        let host = Host::look();
+        assert!(other_programs(&host, &host).is_empty());
+        let older = Host { loadgen: "0.0.1".into(), ..host.clone() };
+        let notes = other_programs(&host, &older);
+        assert!(notes.len() == 1 && notes[0].contains("loadgen 0.0.1 before"), "{notes:?}");
     }
 
     #[test]

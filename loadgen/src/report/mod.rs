@@ -16,6 +16,7 @@ use crate::cli;
 use crate::command::{asked, publish};
 use crate::record::Stored;
 use crate::schema::{Body, Document};
+use crate::stats::FEWEST_ROUNDS;
 use crate::table;
 
 /// `loadgen report`.
@@ -48,9 +49,20 @@ fn against(records: &[Stored], old: &Path, json: bool) -> Result<ExitCode> {
         return asked(Err(anyhow!("--against compares one record with an older one: name one")));
     };
     let against = asked(Stored::read(old).and_then(|old| Against::of(new, &old)))?;
-    let code = if against.regressed() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-    let text = against.text();
+    let code = match () {
+        () if against.regressed() => ExitCode::FAILURE,
+        // Two records that cannot answer are wrong use, like two that cannot be compared.
+        () if !against.judged() => ExitCode::from(2),
+        () => ExitCode::SUCCESS,
+    };
+    let (text, judged) = (against.text(), against.judged());
     publish(&Document::new(Body::Against { against: Box::new(against) }), &text, json)?;
+    if !judged {
+        eprintln!(
+            "loadgen: nothing could be judged: make both records with the null reference and \
+             --rounds {FEWEST_ROUNDS} or more"
+        );
+    }
     Ok(code)
 }
 
