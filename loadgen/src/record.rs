@@ -140,7 +140,20 @@ impl Record {
 
 fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)? + "\n";
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    whole(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes a file that is there as a whole or not at all, whatever ends the program or the machine.
+fn whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let beside = path.with_extension("part");
+    let write = || {
+        let mut file = File::create(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)
+    };
+    // On a full disk the part would only be in the way.
+    write().inspect_err(|_| drop(std::fs::remove_file(&beside)))
 }
 
 impl Line {
@@ -219,20 +232,33 @@ impl Stored {
     fn comparison(dir: &Path, runs: &[(u32, Report)]) -> Result<Option<Comparison>> {
         let (result, plan) = (dir.join("result.json"), dir.join("plan.json"));
         if result.exists() {
-            let mut value: serde_json::Value = read(&result)?;
-            if value["schema"] != SCHEMA {
-                let (path, version) = (result.display(), &value["schema"]);
-                bail!("{path} is of version {version}, and this loadgen reads version {SCHEMA}");
+            match read::<serde_json::Value>(&result) {
+                Ok(value) => return of_result(value, &result),
+                // The runs say the same, as far as they got.
+                Err(e) if plan.exists() || runs.len() == 1 => {
+                    eprintln!("note: {e:#}; the runs are read instead");
+                }
+                Err(e) => return Err(e),
             }
-            let comparison = value["comparison"].take();
-            let comparison = serde_json::from_value(comparison);
-            return comparison.with_context(|| result.display().to_string());
         }
         if plan.exists() {
             return Ok(Some(assemble(&read(&plan)?, runs)));
         }
         Ok(None)
     }
+}
+
+/// The comparison in a `result.json`; none in that of a single run.
+fn of_result(mut value: serde_json::Value, path: &Path) -> Result<Option<Comparison>> {
+    if value["schema"] != SCHEMA {
+        let version = match &value["schema"] {
+            serde_json::Value::Null => "from before versions were counted".into(),
+            version => format!("of version {version}"),
+        };
+        bail!("{} is {version}, and this loadgen reads version {SCHEMA}", path.display());
+    }
+    let comparison = serde_json::from_value(value["comparison"].take());
+    comparison.with_context(|| path.display().to_string())
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {

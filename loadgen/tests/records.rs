@@ -95,6 +95,9 @@ fn a_record_that_was_cut_off_is_read_as_far_as_it_got() {
     let (text, record) = compare(&folder("cut"), 2, false);
     let dir = Path::new(&record);
     assert_eq!(printed(&["report", &record], 0), text, "whole, it gives the same table again");
+    let result = std::fs::read_to_string(dir.join("result.json")).unwrap();
+    std::fs::write(dir.join("result.json"), &result[..result.len() / 2]).unwrap();
+    assert_eq!(printed(&["report", &record], 0), text, "half a result is none");
     std::fs::remove_file(dir.join("result.json")).unwrap();
     let runs = std::fs::read_to_string(dir.join("runs.jsonl")).unwrap();
     assert_eq!(printed(&["report", &record], 0), text, "and so do the runs alone");
