@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/host.json      kernel, processors, limits, versions, the command
 //! DIR/plan.json      a comparison's servers and rounds
-//! DIR/runs.jsonl     one line a run, written the moment it ends
+//! DIR/runs.jsonl     one line a run, written the moment it ends; read as runs.jsonl.gz too
 //! DIR/result.json    what --json prints, once there is something to print
 //! DIR/report.html    the same for people
 //! ```
@@ -12,10 +12,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use flate2::read::MultiGzDecoder;
 use hdrhistogram::Histogram;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub struct Record {
     /// What went wrong first; nothing is written after it.
     broken: Option<anyhow::Error>,
 }
+
+/// The runs of a record, and the same compressed, as records are kept for long.
+const RUNS: [&str; 2] = ["runs.jsonl", "runs.jsonl.gz"];
 
 /// The values of a histogram (ns, the upper end of their class) with their counts. Histograms of
 /// equal bounds add up exactly by adding the counts of equal values.
@@ -91,8 +95,8 @@ pub fn default_folder(command: &str) -> PathBuf {
 impl Record {
     /// Begins a record in `dir`, which must not hold one: records are never overwritten.
     pub fn create(dir: &Path, host: &Host) -> Result<Self> {
-        let path = dir.join("runs.jsonl");
-        if path.exists() {
+        let path = dir.join(RUNS[0]);
+        if holds_runs(dir) {
             bail!("{} holds a record already; name another folder for --out", dir.display());
         }
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -208,12 +212,29 @@ fn from_counts(counts: &Counts) -> Result<Histogram<u64>> {
     Ok(histogram)
 }
 
+/// Whether there is anything to read in `dir`.
+pub fn holds_runs(dir: &Path) -> bool {
+    RUNS.iter().any(|name| dir.join(name).exists())
+}
+
+/// The lines of the runs in `dir`, and their file.
+fn runs(dir: &Path) -> Result<(PathBuf, String)> {
+    let [plain, compressed] = RUNS.map(|name| dir.join(name));
+    let is_compressed = !plain.exists() && compressed.exists();
+    let path = if is_compressed { compressed } else { plain };
+    let mut text = String::new();
+    let read = File::open(&path).and_then(|mut file| match is_compressed {
+        true => MultiGzDecoder::new(file).read_to_string(&mut text),
+        false => file.read_to_string(&mut text),
+    });
+    read.with_context(|| format!("{} is no record: cannot read its runs", dir.display()))?;
+    Ok((path, text))
+}
+
 impl Stored {
     /// Reads the record in `dir`, as far as it got.
     pub fn read(dir: &Path) -> Result<Self> {
-        let path = dir.join("runs.jsonl");
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("{} is no record: cannot read runs.jsonl", dir.display()))?;
+        let (path, text) = runs(dir)?;
         let host = read(&dir.join("host.json"))?;
         let lines: Vec<&str> = text.lines().collect();
         let mut runs = Vec::with_capacity(lines.len());

@@ -6,21 +6,22 @@ mod csv;
 pub(crate) mod html;
 mod merge;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 
 use self::against::Against;
 use crate::cli;
 use crate::command::{asked, publish};
-use crate::record::Stored;
+use crate::record::{Stored, holds_runs};
 use crate::schema::{Body, Document};
 use crate::stats::FEWEST_ROUNDS;
 use crate::table;
 
 /// `loadgen report`.
 pub fn command(args: &cli::Report) -> Result<ExitCode> {
+    asked(all_hold_runs(&args.dirs))?;
     let mut records: Vec<Stored> =
         asked(args.dirs.iter().map(|dir| Stored::read(dir)).collect::<Result<_>>())?;
     if let Some(out) = &args.out {
@@ -43,6 +44,19 @@ pub fn command(args: &cli::Report) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Names all folders at once that have nothing to report.
+fn all_hold_runs(dirs: &[PathBuf]) -> Result<()> {
+    let empty = dirs.iter().filter(|dir| !holds_runs(dir));
+    let empty: Vec<String> = empty.map(|dir| dir.display().to_string()).collect();
+    ensure!(
+        empty.is_empty(),
+        "no runs to report, neither runs.jsonl nor runs.jsonl.gz, are in {}; name only folders that \
+         loadgen compare, run or report has written",
+        empty.join(", ")
+    );
+    Ok(())
+}
+
 /// `--against`: what changed since an older record.
 fn against(records: &[Stored], old: &Path, json: bool) -> Result<ExitCode> {
     let [new] = records else {
@@ -59,8 +73,8 @@ fn against(records: &[Stored], old: &Path, json: bool) -> Result<ExitCode> {
     publish(&Document::new(Body::Against { against: Box::new(against) }), &text, json)?;
     if !judged {
         eprintln!(
-            "loadgen: nothing could be judged: make both records with the null reference and \
-             --rounds {FEWEST_ROUNDS} or more"
+            "loadgen: nothing could be judged: it takes the same echo workload beside the null \
+             reference in both records, and --rounds {FEWEST_ROUNDS} or more"
         );
     }
     Ok(code)
