@@ -104,6 +104,9 @@ pub struct Comparison {
     pub sections: Vec<Section>,
     /// Servers that could not be built, failed the gate, or failed in a run, with the reason.
     pub left_out: Vec<(String, String)>,
+    /// Those of them that failed. The others were asked for what they are known not to do.
+    #[serde(default)]
+    pub failed: Vec<String>,
     /// Whether Ctrl-C ended it early.
     pub interrupted: bool,
 }
@@ -140,8 +143,17 @@ pub struct Compare<'a> {
     pub progress: &'a mut Progress,
     /// Where runs are recorded.
     pub record: Option<&'a mut Record>,
-    /// What was left out, with the reason; nothing to begin with.
-    pub left_out: Vec<(String, String)>,
+    /// What was left out; nothing to begin with.
+    pub left_out: LeftOut,
+}
+
+/// Who is not ranked.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    /// All of them, with the reason.
+    all: Vec<(String, String)>,
+    /// The names of those that failed.
+    failed: Vec<String>,
 }
 
 impl Compare<'_> {
@@ -184,7 +196,7 @@ impl Compare<'_> {
             match self.models.build(target, &self.settings.interrupted) {
                 Ok(target) => built.push(target),
                 Err(e) if e.is::<Interrupted>() => return Err(e),
-                Err(e) => self.leave_out(&target.name, format!("{e:#}")),
+                Err(e) => self.fail(&target.name, format!("{e:#}")),
             }
         }
         Ok(built)
@@ -192,7 +204,12 @@ impl Compare<'_> {
 
     fn leave_out(&mut self, name: &str, why: String) {
         self.progress.note(&format!("{name} is left out: {why}"));
-        self.left_out.push((name.to_owned(), why));
+        self.left_out.all.push((name.to_owned(), why));
+    }
+
+    fn fail(&mut self, name: &str, why: String) {
+        self.left_out.failed.push(name.to_owned());
+        self.leave_out(name, why);
     }
 
     /// For each workload those who may enter it: they speak its mode and have passed the gate.
@@ -235,7 +252,7 @@ impl Compare<'_> {
                     }
                     Err(e) => {
                         let why = format!("fails the {} gate: {e:#}", mode.name());
-                        self.leave_out(&target.name, why);
+                        self.fail(&target.name, why);
                     }
                 }
             }
@@ -318,7 +335,7 @@ impl Compare<'_> {
                 }
                 Err(e) if e.is::<Shortage>() => return Err(e),
                 Err(e) => {
-                    self.leave_out(&target.name, format!("{}: {e:#}", workload.point()));
+                    self.fail(&target.name, format!("{}: {e:#}", workload.point()));
                     done.retain(|d| d.workload != n || d.report.server != target.name);
                     failed.push(target.name.clone());
                 }
@@ -366,7 +383,32 @@ pub fn assemble(planned: &Planned, runs: &[(u32, Report)]) -> Comparison {
         });
         done.push(Done { workload, report: report.clone() });
     }
-    planned.result(&workloads, &done, Vec::new(), true)
+    let left_out = without_the_short(&workloads, &mut done);
+    planned.result(&workloads, &done, left_out, true)
+}
+
+/// Leaves out, point by point, who has fewer runs than others by more than the round under way:
+/// it failed, and would leave the others no more rounds than it had itself.
+fn without_the_short(workloads: &[Workload], done: &mut Vec<Done>) -> LeftOut {
+    let mut left_out = LeftOut::default();
+    for (n, workload) in workloads.iter().enumerate() {
+        let mut runs: BTreeMap<String, usize> = BTreeMap::new();
+        for d in done.iter().filter(|d| d.workload == n) {
+            *runs.entry(d.report.server.clone()).or_default() += 1;
+        }
+        let most = runs.values().copied().max().unwrap_or(0);
+        for (name, runs) in runs.into_iter().filter(|(_, runs)| runs + 1 < most) {
+            done.retain(|d| d.workload != n || d.report.server != name);
+            let why = format!(
+                "{}: failed after {runs} of {most} recorded rounds; the record was cut off \
+                 before it said why",
+                workload.point()
+            );
+            left_out.all.push((name.clone(), why));
+            left_out.failed.push(name);
+        }
+    }
+    left_out
 }
 
 impl Planned {
@@ -374,7 +416,7 @@ impl Planned {
         &self,
         workloads: &[Workload],
         done: &[Done],
-        left_out: Vec<(String, String)>,
+        left_out: LeftOut,
         interrupted: bool,
     ) -> Comparison {
         let sections = workloads.iter().enumerate().map(|(n, workload)| {
@@ -388,8 +430,17 @@ impl Planned {
             Some(control) => control.sentences(),
             None => flips::answer(&sections, &flips),
         };
-        let (rounds, servers) = (self.rounds, self.servers.clone());
-        Comparison { answer, flips, control, rounds, servers, sections, left_out, interrupted }
+        Comparison {
+            answer,
+            flips,
+            control,
+            rounds: self.rounds,
+            servers: self.servers.clone(),
+            sections,
+            left_out: left_out.all,
+            failed: left_out.failed,
+            interrupted,
+        }
     }
 }
 

@@ -121,6 +121,24 @@ fn a_record_that_was_cut_off_is_read_as_far_as_it_got() {
 }
 
 #[test]
+fn who_failed_in_a_record_that_was_cut_off_is_left_out() {
+    let (_, record) = compare(&folder("short"), 4, false);
+    let dir = Path::new(&record);
+    std::fs::remove_file(dir.join("result.json")).unwrap();
+    let runs = std::fs::read_to_string(dir.join("runs.jsonl")).unwrap();
+    let early = |line: &&str| {
+        let run: Value = serde_json::from_str(line).unwrap();
+        run["server"] != "two" || run["round"] == 0 || run["workload"]["name"] == "idle"
+    };
+    let kept: Vec<&str> = runs.lines().filter(early).collect();
+    assert_eq!(kept.len(), 4 * 2 * 4 - 3);
+    std::fs::write(dir.join("runs.jsonl"), kept.join("\n") + "\n").unwrap();
+    let text = printed(&["report", &record], 0);
+    assert_eq!(text.matches("; 4 of 4 rounds of").count(), 2, "{text}");
+    assert!(text.contains("two: ping-pong") && text.contains("1 of 4 recorded"), "{text}");
+}
+
+#[test]
 fn csv_has_every_run() {
     let (_, record) = compare(&folder("csv"), 2, false);
     let text = printed(&["report", &record, "--csv"], 0);

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use super::{asked, begin, publish, settings};
 use crate::cli;
-use crate::compare::{Compare, Pace, Plan, Row};
+use crate::compare::{Compare, LeftOut, Pace, Plan, Row};
 use crate::host::Host;
 use crate::models::{Models, Target};
 use crate::progress::Progress;
@@ -47,7 +47,7 @@ pub fn compare(args: &cli::Compare) -> Result<ExitCode> {
         settings: &settings,
         progress: &mut progress,
         record: record.as_mut(),
-        left_out: Vec::new(),
+        left_out: LeftOut::default(),
     };
     let comparison = compare.run(&plan, |progress| begin(&pinning, &settings, progress))?;
     drop(progress);
