@@ -186,7 +186,9 @@ fn compare_goes_on_without_those_that_fail() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     let value: Value = serde_json::from_slice(&output.stdout).expect(&stderr);
     let comparison = &value["comparison"];
+    // Nobody named them.
     assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert_eq!(comparison["failed"], serde_json::json!(["dies", "strict"]));
     let left_out: Vec<_> = comparison["left_out"].as_array().unwrap().iter().collect();
     assert_eq!(left_out.len(), 3, "{left_out:?}");
     let why = |n: usize| left_out[n][1].as_str().unwrap();
@@ -218,6 +220,24 @@ fn compare_goes_on_without_those_that_fail() {
         serde_json::from_str::<Value>(&text).unwrap();
     }
     refused(&[&args[..5], &more, &SHORT].concat(), 2, &["holds a record already"]);
+}
+
+#[test]
+fn a_server_that_was_named_and_fails_is_an_error() {
+    let file = models(&folder("named"));
+    let compare = |models: &str| {
+        let args = ["compare", "--models-file", &file, "--models", models, "--rounds", "1"];
+        let output = loadgen(&[&args[..], &["--workloads", "ping-pong"], &SHORT].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    for fails in ["dies", "strict"] {
+        let (code, text) = compare(&format!("one,{fails}"));
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("| one") && text.contains(&format!("  {fails}: ")), "{text}");
+    }
+    let (code, text) = compare("one,alone");
+    assert_eq!(code, Some(0), "what it is known not to do is no failure: {text}");
+    assert!(text.contains("at most 1 at once"), "{text}");
 }
 
 /// What bash says to a script that may use `$0` for the program.

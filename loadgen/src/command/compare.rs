@@ -54,9 +54,12 @@ pub fn compare(args: &cli::Compare) -> Result<ExitCode> {
     let invalid = |row: &Row| row.status == Status::Invalid;
     let wrong = comparison.sections.iter().any(|section| section.rows.iter().any(invalid));
     let broken = comparison.control.as_ref().is_some_and(|control| !control.found.is_empty());
+    // Of servers that nobody named, those that fail are only listed.
+    let named = !(args.models.is_empty() && args.cmd.is_empty());
+    let failed = named && !comparison.failed.is_empty();
     let code = match () {
         () if comparison.interrupted => ExitCode::from(130),
-        () if wrong || broken || comparison.sections.is_empty() => ExitCode::FAILURE,
+        () if wrong || broken || failed || comparison.sections.is_empty() => ExitCode::FAILURE,
         () => ExitCode::SUCCESS,
     };
     let text = table::comparison(&comparison);
