@@ -140,7 +140,8 @@ fn who_failed_in_a_record_that_was_cut_off_is_left_out() {
 
 #[test]
 fn csv_has_every_run() {
-    let (_, record) = compare(&folder("csv"), 2, false);
+    let dir = folder("csv");
+    let (_, record) = compare(&dir, 2, false);
     let text = printed(&["report", &record, "--csv"], 0);
     let mut lines = text.lines();
     let header: Vec<_> = lines.next().unwrap().split(',').collect();
@@ -150,6 +151,26 @@ fn csv_has_every_run() {
     assert_eq!(rows[0][at("workload")], "ping-pong");
     assert!(rows[0][at("cpu_ns_per_message")].parse::<f64>().unwrap() > 0.0);
     assert!(rows[0][at("p99_ns")].parse::<u64>().unwrap() > 0);
+    assert_eq!(
+        ["loop", "rate", "churn", "disturbance"].map(|c| rows[0][at(c)]),
+        ["closed", "", "", ""]
+    );
+    let addr = common::echo(Wrong::Nothing).to_string();
+    let run = |name: &str, flags: &[&str]| {
+        let out = dir.join(name).display().to_string();
+        let args = ["run", "--addr", &addr, "--duration", "200ms", "--warmup", "0s", "--out", &out];
+        printed(&[&args[..], flags].concat(), 0);
+        let text = printed(&["report", &out, "--csv"], 0);
+        let values = text.lines().nth(1).unwrap().split(',').map(str::to_owned);
+        values.collect::<Vec<_>>()
+    };
+    let open = run("open", &["--rate", "500"]);
+    let how = ["loop", "rate", "arrivals", "when_busy"].map(|column| open[at(column)].as_str());
+    assert_eq!(how, ["open", "500", "poisson", "queue"]);
+    let disturbed = run("disturbed", &["--disturbance", "half-open", "--disturbers", "2"]);
+    let by = ["disturbance", "disturbers"].map(|column| disturbed[at(column)].as_str());
+    assert_eq!(by, ["half-open", "2"]);
+    assert_eq!(run("churn", &["--churn", "3"])[at("churn")], "3");
 }
 
 /// So many rounds of two servers, of which the second computes for so long for every line.

@@ -1,14 +1,18 @@
 //! Every run of a record as one line of comma-separated values, for spreadsheets and data frames.
 
+use std::time::Duration;
+
 use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::record::Stored;
 use crate::run::{Report, Status};
 use crate::stats::Latency;
 use crate::table;
+use crate::workload::Workload;
 
 /// The columns. What a run does not have is left empty.
-const HEADER: [&str; 34] = [
+const HEADER: [&str; 43] = [
     "record",
     "time",
     "round",
@@ -22,6 +26,15 @@ const HEADER: [&str; 34] = [
     "channels",
     "members",
     "speakers",
+    "loop",
+    "rate",
+    "arrivals",
+    "when_busy",
+    "churn",
+    "disturbance",
+    "disturbers",
+    "wait_s",
+    "work_s",
     "duration_s",
     "verdict",
     "reasons",
@@ -67,6 +80,27 @@ fn lines(record: &Stored, round: u32, run: &Report) -> Vec<Vec<String>> {
     }
 }
 
+/// How the loop goes, and what is special about this workload.
+fn question(w: &Workload) -> [String; 9] {
+    fn name(value: Option<impl ValueEnum>) -> String {
+        let known = value.and_then(|value| value.to_possible_value());
+        known.map(|known| known.get_name().to_owned()).unwrap_or_default()
+    }
+    let seconds = |time: Duration| time.as_secs_f64().to_string();
+    let number = |value: Option<u32>| value.map(|n| n.to_string()).unwrap_or_default();
+    [
+        if w.rate.is_some() { "open" } else { "closed" }.to_owned(),
+        w.rate.map(|rate| rate.to_string()).unwrap_or_default(),
+        name(w.rate.map(|_| w.arrivals)),
+        name(w.rate.map(|_| w.when_busy)),
+        number(w.churn),
+        name(w.disturbance),
+        number(w.disturbance.map(|_| w.disturbers)),
+        seconds(w.wait),
+        seconds(w.work),
+    ]
+}
+
 fn line(
     record: &Stored,
     round: u32,
@@ -84,6 +118,7 @@ fn line(
     ];
     let sizes = [w.connections, w.active, w.size, w.depth, w.channels, w.members, w.speakers];
     cells.extend(sizes.map(|n| n.to_string()));
+    cells.extend(question(w));
     cells.push(w.duration.as_secs_f64().to_string());
     cells.push(table::status(run.verdict.status).to_owned());
     cells.push(run.verdict.reasons.join("; "));
