@@ -493,9 +493,10 @@ fn control(sections: &[Section]) -> Control {
     let found = pairs.iter().zip(shown(&chances)).filter(|(_, shown)| *shown);
     let words = found.map(|((section, pair, ratio), _)| {
         format!(
-            "{} takes {} times its own CPU in {}",
+            "{} has {} times its own {} in {}",
             pair.a,
             text(ratio),
+            section.ranked_by.trim_start_matches("the "),
             section.workload.point()
         )
     });

@@ -14,7 +14,12 @@ use crate::pacing::OpenLoop;
 use crate::run::{Report, Status};
 
 pub use comparison::comparison;
-pub(crate) use comparison::{ENOUGH_CONNECTIONS, letter, notes, told};
+#[cfg(test)]
+pub(crate) use comparison::tests::three_kinds;
+pub(crate) use comparison::{
+    ENOUGH_CONNECTIONS, HONESTY, heading, letter, limited, mapped, not_mapped, notes, rank, ranked,
+    told,
+};
 
 /// Writes to standard output. A reader who has seen enough and left is no error.
 pub fn print(text: &str) -> Result<()> {

@@ -276,7 +276,9 @@ fn a_page_holds_everything_and_needs_nothing() {
     let again = dir.join("again.html").display().to_string();
     assert_eq!(printed(&["report", &record, "--html", &again], 0), "");
     assert_eq!(std::fs::read_to_string(&again).unwrap(), page);
-    for part in ["one", "two", "null (bare epoll)", "ping-pong", "idle", "Loopback is not"] {
+    for part in
+        ["one", "two", "null (bare epoll)", "ping-pong", "idle", "Loopback is not", "closed loop"]
+    {
         assert!(page.contains(part), "{part}");
     }
     assert!(page.contains("no &lt;limit&gt;") && !page.contains("<limit>"), "text is escaped");

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::section::{CPU_PER_MESSAGE, Section};
+use super::section::Section;
 use crate::stats::{FEWEST_ROUNDS, Ratio};
 
 /// Two servers whose order is shown to be one way at some points and the other way at others.
@@ -41,7 +41,7 @@ impl Flip {
 /// All flips, the clearest first.
 pub(super) fn flips(sections: &[Section]) -> Vec<Flip> {
     let mut found: Vec<Flip> = Vec::new();
-    for (n, section) in sections.iter().enumerate().filter(|(_, s)| is_of_cpu(s)) {
+    for (n, section) in sections.iter().enumerate().filter(|(_, s)| s.is_of_cpu()) {
         for pair in section.pairs.iter().filter(|pair| pair.apart) {
             let (a, b) = (&pair.a, &pair.b);
             let known = found.iter().position(|f| (&f.a, &f.b) == (a, b) || (&f.a, &f.b) == (b, a));
@@ -64,11 +64,6 @@ pub(super) fn flips(sections: &[Section]) -> Vec<Flip> {
     }
     found.sort_by(|x, y| y.clarity().total_cmp(&x.clarity()));
     found
-}
-
-/// Whether its ranks can be compared with those of other points.
-fn is_of_cpu(section: &Section) -> bool {
-    section.ranked_by == CPU_PER_MESSAGE
 }
 
 /// The ratio with its interval, as text: `1.52 [1.44 .. 1.60]`.
@@ -103,7 +98,7 @@ pub(super) fn answer(sections: &[Section], flips: &[Flip]) -> Vec<String> {
             text(&more.ratio),
             more.point,
         ));
-    } else if sections.len() > 1 && !sentences.is_empty() {
+    } else if sections.iter().filter(|s| s.is_of_cpu()).count() > 1 && !sentences.is_empty() {
         sentences.push("Nowhere were two servers shown to change places.".into());
     }
     sentences
@@ -115,7 +110,7 @@ fn worth(sections: &[Section], counts: &dyn Fn(&str) -> bool) -> Vec<String> {
     let mut gaps: Vec<(f64, String)> = Vec::new();
     let mut level = Vec::new();
     let shown = |section: &&Section| section.rounds as usize >= FEWEST_ROUNDS;
-    for section in sections.iter().filter(|s| is_of_cpu(s)).filter(shown) {
+    for section in sections.iter().filter(|s| s.is_of_cpu()).filter(shown) {
         let ranked = section.rows.iter().filter(|r| r.rank.is_some() && counts(&r.server));
         let Some(best) = ranked.clone().next() else { continue };
         let behind = section.pairs.iter().filter(|pair| pair.apart).filter_map(|pair| {

@@ -110,6 +110,11 @@ impl Pair {
 }
 
 impl Section {
+    /// Whether its ranks and ratios can be set beside those of other points.
+    pub(crate) fn is_of_cpu(&self) -> bool {
+        self.ranked_by == CPU_PER_MESSAGE
+    }
+
     /// Rows, verdicts and ranks of one workload, from the rounds that all its servers finished.
     pub fn of(workload: &Workload, servers: &[Entrant], runs: &[&Report]) -> Self {
         let mut each: BTreeMap<&str, Vec<&Report>> = BTreeMap::new();

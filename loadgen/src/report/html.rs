@@ -62,6 +62,7 @@ fn comparison(record: &Stored, comparison: &Comparison, n: usize) -> Markup {
         @if !comparison.answer.is_empty() {
             div.answer { @for sentence in &comparison.answer { p { (sentence) } } }
         }
+        @if !table::mapped(comparison).is_empty() { p.soft { (table::HONESTY) } }
         (map(comparison, &id))
         @for (n, section) in comparison.sections.iter().enumerate() {
             h2 id=(id(n)) { (table::letter(n)) ". " (section.workload.name) }
@@ -78,12 +79,7 @@ fn comparison(record: &Stored, comparison: &Comparison, n: usize) -> Markup {
 /// Servers against points: what each costs beside the best of the point, and who changes places.
 fn map(comparison: &Comparison, id: &dyn Fn(usize) -> String) -> Markup {
     let sections = &comparison.sections;
-    let mut names: Vec<&str> = Vec::new();
-    for row in sections.iter().flat_map(|section| &section.rows).filter(|row| row.rank.is_some()) {
-        if !names.contains(&row.server.as_str()) {
-            names.push(&row.server);
-        }
-    }
+    let points = table::mapped(comparison);
     html! {
         h2 { "Where the ranking flips" }
         ul.letters {
@@ -94,27 +90,28 @@ fn map(comparison: &Comparison, id: &dyn Fn(usize) -> String) -> Markup {
         div.scroll {
             table {
                 caption {
-                    "What each server takes as a multiple of the best one of the point; = marks "
-                    "what is not shown to differ from it"
+                    "CPU per message as a multiple of the best one's of the point; = marks what "
+                    "is not shown to differ from it"
                 }
                 thead {
                     tr {
                         th.text scope="col" { "server" }
-                        @for n in 0..sections.len() {
-                            th scope="col" { a href={ "#" (id(n)) } { (table::letter(n)) } }
+                        @for (n, _) in &points {
+                            th scope="col" { a href={ "#" (id(*n)) } { (table::letter(*n)) } }
                         }
                     }
                 }
                 tbody {
-                    @for name in names {
+                    @for name in table::ranked(&points) {
                         tr {
                             th scope="row" { (name) }
-                            @for section in sections { (place(section, name)) }
+                            @for (_, section) in &points { (place(section, name)) }
                         }
                     }
                 }
             }
         }
+        @if let Some(why) = table::not_mapped(comparison) { p.soft { (why) } }
         @if !comparison.flips.is_empty() {
             details {
                 summary { (comparison.flips.len()) " pairs of servers change places" }
@@ -146,6 +143,7 @@ fn place(section: &Section, name: &str) -> Markup {
 
 fn section(record: &Stored, section: &Section, id: &str, rounds: u32) -> Markup {
     let w = &section.workload;
+    let heading = table::heading(section, rounds);
     let strips: Vec<(&str, &[f64])> =
         section.rows.iter().map(|row| (row.server.as_str(), &row.measure[..])).collect();
     let memory = memory(record, section);
@@ -153,10 +151,7 @@ fn section(record: &Stored, section: &Section, id: &str, rounds: u32) -> Markup 
         memory.iter().map(|(server, rounds)| (*server, &rounds[..])).collect();
     html! {
         p { (w.summary) "." }
-        p.soft {
-            (w.point()) "; " (section.rounds) " of " (rounds) " rounds of "
-            (w.duration.as_secs_f64()) " s; ranked by " (section.ranked_by)
-        }
+        @for line in heading { p.soft { (line) } }
         figure {
             figcaption { "Every round (dot) and the median (bar): " (section.ranked_by) }
             (chart::rounds(&format!("{}: {}", w.name, section.ranked_by), &strips, Unit::Time))
@@ -235,12 +230,7 @@ fn row(section: &Section, row: &Row) -> Markup {
     let beside = beside_best(section, &row.server);
     html! {
         tr {
-            td {
-                @match row.rank {
-                    Some(rank) => { (rank) @if row.shared { "=" } },
-                    None => "–",
-                }
-            }
+            td { (table::rank(row)) }
             th scope="row" { (row.server) }
             td { (spread(row.cpu_ns, time)) }
             td {
@@ -250,7 +240,7 @@ fn row(section: &Section, row: &Row) -> Markup {
                 }
             }
             td { (row.to_null.map(number).unwrap_or_default()) }
-            td { (spread(row.rate, number)) }
+            td { (spread(row.rate, number)) (table::limited(row)) }
             td { (spread(row.p50_ns, time)) }
             td { (spread(row.p99_ns, time)) }
             @if section.workload.disturbance.is_some() { td { (spread(row.to_calm, number)) } }
@@ -369,6 +359,25 @@ fn biases() -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_says_what_the_terminal_says() {
+        let comparison = table::three_kinds();
+        let said: Vec<String> = comparison
+            .sections
+            .iter()
+            .flat_map(|section| table::heading(section, comparison.rounds))
+            .chain(table::not_mapped(&comparison))
+            .chain([table::HONESTY.to_owned()])
+            .collect();
+        let (dir, host) = (Default::default(), Host::look());
+        let record = Stored { dir, host, runs: Vec::new(), comparison: Some(comparison) };
+        let page = page(&[record]).into_string();
+        for sentence in &said {
+            assert!(page.contains(sentence.as_str()), "{sentence}");
+        }
+        assert!(said.len() > 9 && page.matches("1,234*").count() == 2);
+    }
 
     #[test]
     fn the_biases_are_found_in_the_methodology() {

@@ -12,6 +12,9 @@ pub(crate) const ENOUGH_CONNECTIONS: u32 = 500;
 const LARGE: u32 = 4096;
 /// Flips told in words; the JSON has them all.
 const TOLD: usize = 8;
+/// Why the ranks are of what they are.
+pub(crate) const HONESTY: &str = "CPU per message ranks more honestly than messages/s where server \
+     and generator share few processors: a rate says who was faster together with the generator.";
 /// Columns that text is wrapped at.
 const WIDTH: usize = 100;
 
@@ -21,8 +24,12 @@ pub fn comparison(comparison: &Comparison) -> String {
     for sentence in &comparison.answer {
         text.push_str(&wrap(sentence, ""));
     }
-    if comparison.sections.len() > 1 && comparison.control.is_none() {
-        map(comparison, &mut text);
+    let points = mapped(comparison);
+    if !points.is_empty() {
+        text.push_str(&wrap(HONESTY, ""));
+    }
+    if points.len() > 1 && comparison.control.is_none() {
+        map(comparison, &points, &mut text);
     }
     for (n, section) in comparison.sections.iter().enumerate() {
         text.push_str(&self::section(section, letter(n), comparison.rounds));
@@ -60,31 +67,53 @@ pub(crate) fn letter(n: usize) -> String {
     }
 }
 
-/// Servers against points: what each costs beside the best of the point, and where the order of
-/// two is reversed.
-fn map(comparison: &Comparison, text: &mut String) {
-    let sections = &comparison.sections;
-    text.push_str("\nWhere the ranking flips: CPU per message as a multiple of the best one's\n");
-    let letters: Vec<String> = (0..sections.len()).map(letter).collect();
-    let mut header = vec!["server"];
-    header.extend(letters.iter().map(String::as_str));
+/// The points that the map compares, with their indices: the ratios of others are of another
+/// measure.
+pub(crate) fn mapped(comparison: &Comparison) -> Vec<(usize, &Section)> {
+    let all = comparison.sections.iter().enumerate();
+    all.filter(|(_, section)| section.is_of_cpu()).collect()
+}
+
+/// Why points are not in the map, if there are any.
+pub(crate) fn not_mapped(comparison: &Comparison) -> Option<String> {
+    let all = comparison.sections.iter().enumerate();
+    let others = all.filter(|(_, section)| !section.is_of_cpu());
+    let words: Vec<_> =
+        others.map(|(n, section)| format!("{} by {}", letter(n), section.ranked_by)).collect();
+    (!words.is_empty()).then(|| format!("not in the map, because ranked: {}", words.join(", ")))
+}
+
+/// The servers that are ranked at any of these points, the first one's order first.
+pub(crate) fn ranked<'a>(points: &[(usize, &'a Section)]) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
-    for row in sections.iter().flat_map(|section| &section.rows).filter(|r| r.rank.is_some()) {
+    let rows = points.iter().flat_map(|(_, section)| &section.rows);
+    for row in rows.filter(|row| row.rank.is_some()) {
         if !names.contains(&row.server.as_str()) {
             names.push(&row.server);
         }
     }
-    let rows: Vec<Vec<String>> = names
-        .iter()
-        .map(|name| {
-            let cells = sections.iter().map(|section| beside_best(section, name));
-            std::iter::once((*name).to_owned()).chain(cells).collect()
-        })
-        .collect();
+    names
+}
+
+/// Servers against points: what each costs beside the best of the point, and where the order of
+/// two is reversed.
+fn map(comparison: &Comparison, points: &[(usize, &Section)], text: &mut String) {
+    text.push_str("\nWhere the ranking flips: CPU per message as a multiple of the best one's\n");
+    let letters: Vec<String> = points.iter().map(|(n, _)| letter(*n)).collect();
+    let mut header = vec!["server"];
+    header.extend(letters.iter().map(String::as_str));
+    let row = |name: &str| {
+        let cells = points.iter().map(|(_, section)| beside_best(section, name));
+        std::iter::once(name.to_owned()).chain(cells).collect()
+    };
+    let rows: Vec<Vec<String>> = ranked(points).into_iter().map(row).collect();
     text.push_str(&draw(&header, &rows, 1));
     text.push_str("  = not shown to differ from the best of that point\n");
-    for (letter, section) in letters.iter().zip(sections) {
+    for (letter, (_, section)) in letters.iter().zip(points) {
         text.push_str(&format!("  {letter}: {}\n", section.workload.point()));
+    }
+    if let Some(why) = not_mapped(comparison) {
+        text.push_str(&wrap(&why, "  "));
     }
     for flip in comparison.flips.iter().take(TOLD) {
         text.push_str(&wrap(&told(flip), "  "));
@@ -126,6 +155,37 @@ pub(crate) fn told(flip: &Flip) -> String {
     )
 }
 
+/// What a section's numbers are of, line by line: what was asked and how, and what the columns of
+/// this workload mean.
+pub(crate) fn heading(section: &Section, rounds: u32) -> Vec<String> {
+    let w = &section.workload;
+    let how = format!(
+        "{}; {} of {rounds} rounds of {:.2} s; median [range]; ranked by {}",
+        w.loop_kind(),
+        section.rounds,
+        w.duration.as_secs_f64(),
+        section.ranked_by,
+    );
+    let mut lines = vec![w.point(), how];
+    if w.mode == Mode::Chat {
+        let off = section.rows.iter().any(|row| row.flood_control == Some(false));
+        let flood = if off { "flood control off; " } else { "" };
+        lines.push(format!("{flood}a message is one delivery; p99: the last member's"));
+    }
+    if let Some(disturbance) = w.disturbance {
+        lines.push(format!(
+            "{} x {disturbance:?}; all numbers are the bystanders' meanwhile, x calm is their p99 \
+             beside that of the calm before; CPU is the server's for all, divided by the \
+             bystanders' messages",
+            w.disturbers
+        ));
+    }
+    if w.rate.is_some() && w.mode == Mode::Echo {
+        lines.push("p99: from the time in the schedule to the answer".into());
+    }
+    lines
+}
+
 fn section(section: &Section, letter: String, rounds: u32) -> String {
     let w = &section.workload;
     let idle = w.connections >= ENOUGH_CONNECTIONS;
@@ -137,36 +197,25 @@ fn section(section: &Section, letter: String, rounds: u32) -> String {
         ["rank", "server", "CPU ns/msg", beside, rate, "p99", calls, switches, memory, "verdict"];
     let rows: Vec<_> = section.rows.iter().map(|row| cells(row, w, idle)).collect();
     let mut text = format!("\n{letter}. {}: {}\n", w.name, w.summary);
-    text.push_str(&format!(
-        "{}\n{}; {} of {rounds} rounds of {:.2} s; median [range]; ranked by {}\n",
-        w.point(),
-        w.loop_kind(),
-        section.rounds,
-        w.duration.as_secs_f64(),
-        section.ranked_by,
-    ));
-    if section.rows.iter().any(|row| row.flood_control == Some(false)) {
-        text.push_str("flood control off; a message is one delivery; p99: the last member's\n");
-    }
-    if let Some(disturbance) = w.disturbance {
-        text.push_str(&wrap(
-            &format!(
-                "{} x {disturbance:?}; all numbers are the bystanders' meanwhile, x calm is their \
-                 p99 beside that of the calm before; CPU is the server's for all, divided by the \
-                 bystanders' messages",
-                w.disturbers
-            ),
-            "",
-        ));
-    }
-    if w.rate.is_some() && w.mode == Mode::Echo {
-        text.push_str("p99: from the time in the schedule to the answer\n");
+    for line in heading(section, rounds) {
+        text.push_str(&wrap(&line, ""));
     }
     text.push_str(&draw(&header, &rows, 2));
     for note in notes(section) {
         text.push_str(&wrap(&note, "  "));
     }
     text
+}
+
+/// A row's rank, with the mark of those that share it.
+pub(crate) fn rank(row: &Row) -> String {
+    let mark = if row.shared { "=" } else { "" };
+    row.rank.map_or("-".into(), |rank| format!("{rank}{mark}"))
+}
+
+/// The mark of a rate that is the generator's limit; [`notes`] says what it means.
+pub(crate) fn limited(row: &Row) -> &'static str {
+    if row.at_ceiling { "*" } else { "" }
 }
 
 fn cells(row: &Row, workload: &Workload, idle: bool) -> Vec<String> {
@@ -179,23 +228,18 @@ fn cells(row: &Row, workload: &Workload, idle: bool) -> Vec<String> {
         }
         other => middle(other, format),
     };
-    let limited = if row.at_ceiling { "*" } else { "" };
     let size = f64::from(workload.size);
     let unit = if workload.size >= LARGE { size / 1_048_576.0 } else { 1.0 };
     let rate = row.rate.map_or("-".into(), |s| number(s.median * unit));
     let bystanders = workload.disturbance.is_some();
     let to_null = row.to_null.map_or("-".into(), |ratio| format!("{ratio:.2}"));
     vec![
-        match row.rank {
-            Some(rank) if row.shared => format!("{rank}="),
-            Some(rank) => rank.to_string(),
-            None => "-".into(),
-        },
+        rank(row),
         row.server.clone(),
         // The measure of the ranks has its range.
         if bystanders { middle(row.cpu_ns, number) } else { range(row.cpu_ns, number) },
         if bystanders { middle(row.to_calm, number) } else { to_null },
-        format!("{rate}{limited}"),
+        format!("{rate}{}", limited(row)),
         if bystanders { range(row.p99_ns, time) } else { middle(row.p99_ns, time) },
         middle(row.calls, number),
         middle(row.switches, number),
@@ -278,8 +322,66 @@ fn doubts(section: &Section, note: &mut dyn FnMut(String)) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// One round of a fan-out without flood control, of an open loop whose rate is the
+    /// generator's limit, and among disturbers.
+    pub(crate) fn three_kinds() -> Comparison {
+        let second = Duration::from_secs(1);
+        let section = |name: &str, ranked_by: &str, limited: bool| {
+            let workload = Workload::find(name, &Default::default(), second, second).unwrap();
+            let flood_control = (workload.mode == Mode::Chat).then_some(false);
+            let row = |server: &str| {
+                serde_json::json!({
+                    "server": server, "rank": 1, "shared": true, "status": "VALID", "reasons": [],
+                    "measure": [1.0], "flood_control": flood_control, "at_ceiling": limited,
+                    "rate": { "median": 1234.0, "low": 1234.0, "high": 1234.0 },
+                })
+            };
+            serde_json::json!({
+                "workload": workload, "rounds": 1, "ranked_by": ranked_by, "pairs": [],
+                "rows": [row("one"), row("two")],
+            })
+        };
+        serde_json::from_value(serde_json::json!({
+            "rounds": 1, "servers": [], "left_out": [], "interrupted": false,
+            "sections": [
+                section("fan-out", "CPU per message", false),
+                section("hog", "the bystanders' p99", false),
+                section("open-loop", "CPU per message", true),
+            ],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_the_columns_mean_is_said_where_it_is_so() {
+        let text = comparison(&three_kinds());
+        let said = [
+            "CPU per message ranks more honestly",
+            "flood control off; a message is one delivery",
+            "1 x Hog",
+        ];
+        for part in said.into_iter().chain(["closed loop; 1 of 1", "open loop, 10,000 messages/s"])
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(text.matches("1,234*").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn the_map_is_of_one_measure() {
+        let text = comparison(&three_kinds());
+        let map = text.split("\nA. ").next().unwrap();
+        assert!(map.contains("A: fan-out") && map.contains("C: open-loop"), "{map}");
+        assert!(!map.contains("B: hog") && map.contains("ranked: B by the bystanders'"), "{map}");
+        let mut bystanders = three_kinds();
+        bystanders.sections.retain(|section| !section.is_of_cpu());
+        assert!(!comparison(&bystanders).contains("CPU per message as a multiple"));
+    }
 
     #[test]
     fn text_is_wrapped() {
