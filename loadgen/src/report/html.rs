@@ -240,7 +240,7 @@ fn row(section: &Section, row: &Row) -> Markup {
                 }
             }
             td { (row.to_null.map(number).unwrap_or_default()) }
-            td { (spread(row.rate, number)) (table::limited(row)) }
+            td { (marked(row.rate, table::limited(row), number)) }
             td { (spread(row.p50_ns, time)) }
             td { (spread(row.p99_ns, time)) }
             @if section.workload.disturbance.is_some() { td { (spread(row.to_calm, number)) } }
@@ -264,9 +264,13 @@ fn beside_best(section: &Section, server: &str) -> Option<(Ratio, bool)> {
 }
 
 fn spread(spread: Option<Spread>, format: fn(f64) -> String) -> Markup {
+    marked(spread, "", format)
+}
+
+fn marked(spread: Option<Spread>, mark: &str, format: fn(f64) -> String) -> Markup {
     html! {
         @if let Some(spread) = spread {
-            (format(spread.median))
+            (format(spread.median)) (mark)
             @if spread.low < spread.high {
                 small { (format(spread.low)) " … " (format(spread.high)) }
             }
