@@ -4,15 +4,36 @@
 
 mod common;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use common::Wrong;
 use serde_json::Value;
 
+const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
+
+/// A file of this test's own.
+fn file(name: &str, text: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// A models file with a server that dies at once and two null references.
+fn models(name: &str) -> String {
+    let entry = |(name, command)| {
+        format!("[model.{name}]\ncommand = \"{command} {{addr}}\"\nmodes = [\"echo\"]\n")
+    };
+    let null = format!("{LOADGEN} null-server --listen");
+    let entries = [("dies", "false"), ("one", &null), ("two", &null)];
+    file(name, &entries.map(entry).concat())
+}
+
 /// The numbers of a run with these flags.
 fn measured(args: &[&str]) -> Value {
     let addr = common::echo(Wrong::Nothing).to_string();
-    let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+    let output = Command::new(LOADGEN)
         .args(["run", "--json", "--warmup", "100ms", "--duration", "1s", "--addr", &addr])
         .args(args)
         .output()
@@ -88,4 +109,58 @@ fn bystanders_are_measured_before_and_meanwhile() {
             _ => assert!(!answered, "{workload}: no line was both sent and read"),
         }
     }
+}
+
+/// A search that is over in seconds: what is asked for always holds until messages stay unsent.
+const SEARCH: [&str; 9] = [
+    "find-max",
+    "--objective",
+    "max<90s",
+    "--from",
+    "100000",
+    "--duration",
+    "100ms",
+    "--warmup",
+    "20ms",
+];
+
+#[test]
+fn a_search_goes_on_without_a_server_that_fails() {
+    let models = models("find-max-fails.toml");
+    let output = Command::new(LOADGEN)
+        .args(SEARCH)
+        .args(["--models-file", &models, "--models", "dies,one", "--json"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let value: Value = serde_json::from_slice(&output.stdout).expect(&stderr);
+    assert_eq!(output.status.code(), Some(1), "one of the two has no answer");
+    let found = |n: usize| &value["found"][n];
+    let why = found(0)["failed"].as_str().unwrap();
+    assert!(found(0)["server"] == "dies" && why.contains("did not start"), "{value:#}");
+    assert!(found(0)["rate"].is_null() && found(1)["failed"].is_null(), "{value:#}");
+    assert!(found(1)["rate"].as_f64().unwrap() > 1000.0, "{value:#}");
+}
+
+#[test]
+fn ctrl_c_keeps_the_servers_that_were_searched() {
+    let models = models("find-max-interrupted.toml");
+    let mut child = Command::new(LOADGEN)
+        .args(SEARCH)
+        .args(["--models-file", &models, "--models", "one,two"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.by_ref().any(|line| line.starts_with("two: ")));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    lines.for_each(drop);
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    assert!(!row("| one").contains("not known: interrupted"), "{text}");
+    assert!(row("| two").contains("not known: interrupted"), "{text}");
 }

@@ -2,7 +2,8 @@
 //!
 //! In an open loop, because only there does a response time count from the moment at which a user
 //! would have asked. The rate is doubled until the objective is missed, then the gap is halved
-//! until it is narrow, and what is left is confirmed by repeats.
+//! until it is narrow, and what is left is confirmed by repeats. A rate that was missed while the
+//! machine was not quiet is asked again.
 
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -17,7 +18,7 @@ use crate::cli;
 use crate::host::Host;
 use crate::models::{How, Models, Target};
 use crate::progress::Progress;
-use crate::run::{Report, Settings, Status, run};
+use crate::run::{Interrupted, Report, Settings, Status, run};
 use crate::schema::{Body, Document};
 use crate::stats::Latency;
 use crate::table;
@@ -29,6 +30,10 @@ const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mill
 const NARROW: f64 = 1.05;
 /// Repeats that must all hold before a rate is reported.
 const REPEATS: u32 = 3;
+/// Runs at one rate at most while the machine is not quiet.
+const ATTEMPTS: u32 = 5;
+/// What a verdict says where the machine was not quiet (`judge`).
+const OTHERS: &str = "other guests of this host";
 /// Beyond this many messages for each second one generator is not asked.
 const MOST: f64 = 10_000_000.0;
 
@@ -76,6 +81,8 @@ pub struct Probe {
     pub response_ns: u64,
     /// Whether the objective held and everything was sent.
     pub held: bool,
+    /// Whether the machine was quiet meanwhile; if not, a miss may not be the server's.
+    pub quiet: bool,
     /// What speaks against the run, in words.
     pub reasons: Vec<String>,
 }
@@ -89,6 +96,8 @@ pub struct Found {
     pub rate: Option<f64>,
     /// The lowest rate that did not hold; `None` if the search ended before.
     pub missed: Option<f64>,
+    /// Why the search was given up, if it was: an error, or Ctrl-C.
+    pub failed: Option<String>,
     /// What ended the search upwards, in words.
     pub limit: String,
     /// All probes in their order.
@@ -104,22 +113,34 @@ pub fn find_max(args: &cli::FindMax) -> Result<ExitCode> {
     let (pinning, settings) = asked(settings(&args.common, &args.driving))?;
     let host = Host::look();
     let mut progress = Progress::start();
-    let mut built = Vec::new();
-    for target in targets {
-        if let How::Package(package, _) = &target.how {
-            progress.step(format!("building {package}"));
-        }
-        built.push(models.build(&target, &settings.interrupted)?);
-    }
+    let built = build(&models, &targets, &settings, &mut progress)?;
     begin(&pinning, &settings, &progress)?;
-    let mut found = Vec::new();
-    for target in &built {
-        let search =
-            Search { target, workload: &workload, settings: &settings, progress: &mut progress };
-        found.push(search.run(&args.objective)?);
+    let (mut found, mut interrupted) = (Vec::new(), false);
+    for (target, built) in targets.iter().zip(built) {
+        let mut one = Found { server: target.name.clone(), ..Found::default() };
+        let searched = built.and_then(|target| {
+            let mut probe =
+                |rate| probe(&target, &workload, rate, &args.objective, &settings, &mut progress);
+            Search { found: &mut one, probe: &mut probe }.run(args.from)
+        });
+        if let Err(e) = searched {
+            interrupted = e.is::<Interrupted>();
+            let why = format!("{e:#}").lines().collect::<Vec<_>>().join("; ");
+            progress.note(&format!("{}: {why}", target.name));
+            one.failed = Some(why);
+        }
+        one.limit = limit(&one);
+        found.push(one);
+        if interrupted {
+            break;
+        }
     }
     drop(progress);
-    let none = found.iter().any(|found| found.rate.is_none());
+    let code = match () {
+        () if interrupted => ExitCode::from(130),
+        () if found.iter().any(|found| found.rate.is_none()) => ExitCode::FAILURE,
+        () => ExitCode::SUCCESS,
+    };
     let text = text(&args.objective, &workload, &found);
     let document = Document::new(Body::FindMax {
         host: host.into(),
@@ -127,7 +148,28 @@ pub fn find_max(args: &cli::FindMax) -> Result<ExitCode> {
         found,
     });
     publish(&document, &text, args.common.json)?;
-    Ok(if none { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(code)
+}
+
+/// Builds every server before the first is driven. One that cannot be built costs the others
+/// nothing; Ctrl-C ends it all, for nothing is found yet.
+fn build(
+    models: &Models,
+    targets: &[Target],
+    settings: &Settings,
+    progress: &mut Progress,
+) -> Result<Vec<Result<Target>>> {
+    let mut built = Vec::new();
+    for target in targets {
+        if let How::Package(package, _) = &target.how {
+            progress.step(format!("building {package}"));
+        }
+        match models.build(target, &settings.interrupted) {
+            Err(e) if e.is::<Interrupted>() => return Err(e),
+            other => built.push(other),
+        }
+    }
+    Ok(built)
 }
 
 fn workload(rate: f64, changes: &Changes) -> Result<Workload> {
@@ -140,19 +182,18 @@ fn workload(rate: f64, changes: &Changes) -> Result<Workload> {
 
 /// The search for one server's rate.
 struct Search<'a> {
-    target: &'a Target,
-    workload: &'a Workload,
-    settings: &'a Settings,
-    progress: &'a mut Progress,
+    /// What was found so far.
+    found: &'a mut Found,
+    /// One run at a rate.
+    probe: &'a mut dyn FnMut(f64) -> Result<Probe>,
 }
 
 impl Search<'_> {
-    fn run(mut self, objective: &Objective) -> Result<Found> {
-        let mut found = Found { server: self.target.name.clone(), ..Found::default() };
+    fn run(&mut self, from: f64) -> Result<()> {
         let (mut held, mut missed) = (None, None);
-        let mut rate = self.workload.rate.context("an open loop has a rate")?;
+        let (mut rate, mut down) = (from, 2.0);
         loop {
-            if self.probe(rate, objective, &mut found)? {
+            if self.holds(rate)? {
                 held = Some(rate);
             } else {
                 missed = Some(rate);
@@ -161,48 +202,69 @@ impl Search<'_> {
                 (Some(low), None) if low * 2.0 > MOST => break,
                 (Some(low), None) => low * 2.0,
                 (Some(low), Some(high)) if high / low < NARROW => {
-                    if self.confirmed(low, objective, &mut found)? {
+                    if self.confirmed(low)? {
                         break;
                     }
-                    // It held once by luck: the search goes on below it.
-                    (held, missed) = (None, Some(low));
-                    low / NARROW
+                    // It held once by luck: the search goes on below it, in steps that grow.
+                    (held, missed, down) = (None, Some(low), NARROW);
+                    low / down
                 }
                 (Some(low), Some(high)) => (low * high).sqrt(),
                 (None, Some(high)) if high < 2.0 => break,
-                (None, Some(high)) => high / if found.probes.len() > 1 { NARROW } else { 2.0 },
+                (None, Some(high)) => {
+                    down = 2.0_f64.min(down * down);
+                    high / down
+                }
                 (None, None) => bail!("a probe neither holds nor fails"),
             };
         }
-        (found.rate, found.missed) = (held, missed);
-        found.limit = limit(&found);
-        Ok(found)
+        (self.found.rate, self.found.missed) = (held, missed);
+        Ok(())
     }
 
-    fn confirmed(&mut self, rate: f64, objective: &Objective, found: &mut Found) -> Result<bool> {
+    fn confirmed(&mut self, rate: f64) -> Result<bool> {
         for _ in 0..REPEATS {
-            if !self.probe(rate, objective, found)? {
+            if !self.holds(rate)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// One run at `rate` on a server of its own. Returns whether the objective held.
-    fn probe(&mut self, rate: f64, objective: &Objective, found: &mut Found) -> Result<bool> {
-        let name = &self.target.name;
-        self.progress.step(format!("{name}: {} messages/s", table::number(rate)));
-        let workload = Workload { rate: Some(rate), ..self.workload.clone() };
-        let report = run(self.target, &workload, self.settings, self.progress)?;
-        if report.verdict.status == Status::Invalid {
-            bail!("{name} at {rate:.0}/s is INVALID: {}", report.verdict.reasons.join("; "));
+    /// Whether the objective holds at `rate`. A machine that is not quiet makes no server faster:
+    /// what held meanwhile has held, and what was missed is asked again. Where the machine is
+    /// never quiet the search must go on below, and `limit` says why.
+    fn holds(&mut self, rate: f64) -> Result<bool> {
+        for _ in 0..ATTEMPTS {
+            let probe = (self.probe)(rate)?;
+            let (held, quiet) = (probe.held, probe.quiet);
+            self.found.probes.push(probe);
+            if held || quiet {
+                return Ok(held);
+            }
         }
-        let probe = judge(&report, rate, objective)
-            .with_context(|| format!("{name} at {rate:.0}/s has no response times"))?;
-        let held = probe.held;
-        found.probes.push(probe);
-        Ok(held)
+        Ok(false)
     }
+}
+
+/// One run at `rate` on a server of its own.
+fn probe(
+    target: &Target,
+    workload: &Workload,
+    rate: f64,
+    objective: &Objective,
+    settings: &Settings,
+    progress: &mut Progress,
+) -> Result<Probe> {
+    let name = &target.name;
+    progress.step(format!("{name}: {} messages/s", table::number(rate)));
+    let workload = Workload { rate: Some(rate), ..workload.clone() };
+    let report = run(target, &workload, settings, progress)?;
+    if report.verdict.status == Status::Invalid {
+        bail!("INVALID at {rate:.0}/s: {}", report.verdict.reasons.join("; "));
+    }
+    judge(&report, rate, objective)
+        .with_context(|| format!("{name} at {rate:.0}/s has no response times"))
 }
 
 fn judge(report: &Report, rate: f64, objective: &Objective) -> Result<Probe> {
@@ -213,15 +275,28 @@ fn judge(report: &Report, rate: f64, objective: &Objective) -> Result<Probe> {
     let in_time = u128::from(response_ns) < objective.limit.as_nanos();
     // Whoever leaves messages unsent has not held the rate, however fast the others were.
     let held = in_time && open.unsent + open.dropped == 0;
-    Ok(Probe { rate, response_ns, held, reasons: report.verdict.reasons.clone() })
+    let reasons = report.verdict.reasons.clone();
+    let quiet = !reasons.iter().any(|why| why.contains(OTHERS));
+    Ok(Probe { rate, response_ns, held, quiet, reasons })
 }
 
-/// What ended the search: the lowest rate that did not hold says so.
+/// What ended the search: the last word on the lowest rate that did not hold says so.
 fn limit(found: &Found) -> String {
-    let failed = found.probes.iter().filter(|probe| !probe.held);
+    if let Some(why) = &found.failed {
+        return format!("not known: {why}");
+    }
+    let above = |probe: &&Probe| !probe.held && found.rate.is_none_or(|held| probe.rate > held);
+    let failed = found.probes.iter().filter(above).rev();
     let Some(first) = failed.min_by(|a, b| a.rate.total_cmp(&b.rate)) else {
         return "nothing: the search ended at the most that is asked".into();
     };
+    if !first.quiet {
+        return format!(
+            "not known: the machine was not quiet in any of {ATTEMPTS} runs at {}/s, so the \
+             server's own limit may be higher",
+            table::number(first.rate)
+        );
+    }
     // The generator's own faults begin with these words (`judge`, `doubts`).
     let own = |why: &&String| {
         why.starts_with("limited by the generator") || why.starts_with("the generator was late")
@@ -265,6 +340,7 @@ fn text(objective: &Objective, workload: &Workload, found: &[Found]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::{Disturbances, Outcome};
 
     #[test]
     fn objectives_are_read_and_shown() {
@@ -277,12 +353,89 @@ mod tests {
         }
     }
 
+    /// What a probe of a server says that holds up to 10,000 messages/s.
+    fn probe(rate: f64, quiet: bool) -> Probe {
+        let held = rate <= 10_000.0 && quiet;
+        Probe { rate, response_ns: 1, held, quiet, reasons: Vec::new() }
+    }
+
+    /// Searches with what `probe` says.
+    fn search(probe: &mut dyn FnMut(f64) -> Result<Probe>) -> (Found, Result<()>) {
+        let mut found = Found::default();
+        let result = Search { found: &mut found, probe }.run(1000.0);
+        found.failed = result.as_ref().err().map(ToString::to_string);
+        found.limit = limit(&found);
+        (found, result)
+    }
+
+    #[test]
+    fn the_highest_rate_is_found_from_above_and_from_below() {
+        for limit in [15.0, 999.0, 1000.0, 123_456.0] {
+            let mut probe = |rate| Ok(Probe { held: rate <= limit, ..probe(rate, true) });
+            let (found, _) = search(&mut probe);
+            let (rate, missed) = (found.rate.unwrap(), found.missed.unwrap());
+            assert!(rate <= limit && limit < missed && missed / rate < NARROW, "{limit}: {rate}");
+            assert!(found.probes.len() < 25, "{limit}: {}", found.probes.len());
+            assert_eq!(found.limit, "the objective");
+        }
+    }
+
+    #[test]
+    fn what_was_missed_while_the_machine_was_not_quiet_is_asked_again() {
+        let mut asked = 0;
+        let mut probe = |rate| {
+            asked += 1;
+            Ok(probe(rate, asked % 3 == 0))
+        };
+        let (found, _) = search(&mut probe);
+        let rate = found.rate.unwrap();
+        assert!((9_500.0..=10_000.0).contains(&rate), "{rate}");
+        assert_eq!(found.limit, "the objective");
+    }
+
+    #[test]
+    fn a_machine_that_is_never_quiet_is_not_taken_for_the_servers_limit() {
+        let (found, _) = search(&mut |rate| Ok(probe(rate, rate < 3000.0)));
+        assert!(found.rate.is_some_and(|rate| rate < 3000.0));
+        let wanted = "not known: the machine was not quiet in any of 5 runs at 3,";
+        assert!(found.limit.starts_with(wanted), "{}", found.limit);
+        let four = found.probes.iter().filter(|probe| probe.rate == 4000.0).count();
+        assert_eq!(four, 5, "so often and no more");
+    }
+
+    #[test]
+    fn what_was_asked_before_an_error_is_kept() {
+        let (found, result) = search(&mut |rate| match rate {
+            4000.0 => Err(Interrupted.into()),
+            _ => Ok(probe(rate, true)),
+        });
+        assert!(result.unwrap_err().is::<Interrupted>());
+        assert_eq!((found.probes.len(), found.rate), (2, None), "nothing is confirmed");
+        assert_eq!(found.limit, "not known: interrupted");
+    }
+
+    /// The words by which a disturbed run is known are those of its verdict.
+    #[test]
+    fn a_verdict_says_that_others_were_at_work() {
+        let second = Duration::from_secs(1);
+        let workload = workload(1000.0, &Changes::default()).unwrap();
+        for (stolen, slow) in [(0.05, None), (0.0, Some(0.05))] {
+            let machine = Disturbances { stolen, slow, ..Disturbances::default() };
+            let mut outcome = Outcome { machine, ..Outcome::default() };
+            outcome.phase.total = 1000;
+            outcome.phase.busy_ns = second.as_nanos() as u64;
+            let (verdict, _) = crate::judge::judge(&workload, &outcome);
+            assert!(verdict.reasons.iter().any(|why| why.contains(OTHERS)), "{verdict:?}");
+        }
+    }
+
     #[test]
     fn the_generators_own_limit_is_never_the_servers() {
         let probe = |rate, held, why: &str| Probe {
             rate,
             response_ns: 1,
             held,
+            quiet: true,
             reasons: vec![why.to_owned()],
         };
         let found = |why| Found {
