@@ -287,6 +287,12 @@ impl Compare<'_> {
             if enough && began + longest > deadline {
                 break;
             }
+            let each = if round > 0 { longest } else { entrants.round(workloads) };
+            self.progress.expect(plan.pace.left(
+                round,
+                each,
+                deadline.saturating_duration_since(began),
+            ));
             for (n, workload) in workloads.iter().enumerate() {
                 // Whoever stands at an end has two turns in a row: each round somebody else.
                 let mut order = entrants.of[n].clone();
@@ -460,6 +466,13 @@ impl Plan {
 }
 
 impl Entrants {
+    /// How long a round will take.
+    fn round(&self, workloads: &[Workload]) -> Duration {
+        let each = |(w, entrants): (&Workload, &Vec<Target>)| w.lasts() * entrants.len() as u32;
+        let driven: Duration = workloads.iter().zip(&self.of).map(each).sum();
+        driven + self.around(workloads).iter().sum::<Duration>()
+    }
+
     /// What each run of one round takes beside warming up and measuring.
     fn around(&self, workloads: &[Workload]) -> Vec<Duration> {
         let each = |(workload, entrants): (&Workload, &Vec<Target>)| -> Vec<Duration> {
@@ -472,6 +485,13 @@ impl Entrants {
 }
 
 impl Pace {
+    /// How long rounds that take `each` will go on from `round`, with so much left of the budget.
+    fn left(&self, round: u32, each: Duration, budget: Duration) -> Duration {
+        let all = each * (self.rounds - round);
+        let enough = each * ENOUGH_ROUNDS.saturating_sub(round);
+        if self.fewer { all.min(budget.max(enough)) } else { all }
+    }
+
     /// How long runs that take so much beside may measure and warm up, so that all rounds fit.
     fn fit(&self, left: Duration, around: &[Duration]) -> (Duration, Duration) {
         let round = left.as_secs_f64() / f64::from(self.rounds.max(1));
@@ -527,6 +547,22 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_left_is_that_of_the_rounds_within_the_budget() {
+        let second = Duration::from_secs(1);
+        let pace = |fewer| Pace {
+            rounds: 100,
+            fewer,
+            duration: second,
+            warmup: second,
+            budget: second * 90,
+        };
+        assert_eq!(pace(false).left(0, second * 2, second * 90), second * 200);
+        assert_eq!(pace(true).left(0, second * 2, second * 90), second * 90);
+        assert_eq!(pace(true).left(98, second * 2, second * 90), second * 4);
+        assert_eq!(pace(true).left(6, second * 60, second * 9), second * 120, "eight at least");
+    }
 
     #[test]
     fn runs_are_cut_to_the_time_there_is() {

@@ -8,7 +8,7 @@ use anyhow::{Context, Error, Result, bail};
 use crate::bystanders::Disturbed;
 use crate::check::{Fault, FaultyOpening};
 use crate::cost::{Snapshot, kernel_memory, resident};
-use crate::drive::{Disturbers, Phase, PhaseResult, Plan, Team};
+use crate::drive::{Disturbers, Phase, PhaseResult, Plan, Seen, Team};
 use crate::judge::{Outcome, Quiet, judge};
 use crate::models::{How, Target};
 use crate::progress::Progress;
@@ -87,7 +87,7 @@ impl<'a> Lane<'a> {
         let spins = self.settings.spins(workload);
         let mut team = Team::start(&Plan { addr, workload, threads, seed, stall, spins })?;
         let mut watch = Watch::begin(&mut self.server, interrupted, progress);
-        let opened = team.opened(&mut |messages| watch.look(messages));
+        let opened = team.opened(&mut |seen| watch.look(seen));
         match opened.map_err(Error::downcast::<FaultyOpening>) {
             Ok(()) => {}
             Err(Ok(FaultyOpening(faults))) => {
@@ -246,18 +246,18 @@ impl<'a> Watch<'a> {
         Self { server, interrupted, progress, began: Instant::now() }
     }
 
-    fn look(&mut self, messages: u64) -> Result<()> {
+    fn look(&mut self, seen: Seen) -> Result<()> {
         if self.interrupted.load(Relaxed) {
             return Err(Interrupted.into());
         }
         self.server.check_alive(Duration::ZERO)?;
-        self.progress.tick(messages, self.began.elapsed());
+        self.progress.tick(seen, self.began.elapsed());
         Ok(())
     }
 
     fn load(&mut self, team: &mut Team, duration: Duration, record: bool) -> Result<PhaseResult> {
         self.began = Instant::now();
-        team.run(Phase::Load { duration, record }, &mut |messages| self.look(messages))
+        team.run(Phase::Load { duration, record }, &mut |seen| self.look(seen))
     }
 
     /// Measures the calm, which takes half of the time, and lets the disturbers in.

@@ -3,25 +3,33 @@
 //! Everything here goes to standard error; standard output holds results only.
 
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::drive::Seen;
+use crate::table;
+
+/// From when on a rate is shown: what came before says little.
+const SOON: Duration = Duration::from_millis(200);
 
 /// The progress of a command.
 pub struct Progress {
     bar: Option<ProgressBar>,
     step: String,
+    /// When it will all be done, as far as that is known.
+    end: Option<Instant>,
 }
 
 impl Progress {
     /// A moving line if standard error is a terminal, else plain lines.
     pub fn start() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
+            let style = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}");
             let bar = ProgressBar::new_spinner();
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
         });
-        Self { bar, step: String::new() }
+        Self { bar, step: String::new(), end: None }
     }
 
     /// A new step begins.
@@ -36,6 +44,11 @@ impl Progress {
         self.step = step;
     }
 
+    /// What is under way will take so long from now on.
+    pub fn expect(&mut self, left: Duration) {
+        self.end = Instant::now().checked_add(left);
+    }
+
     /// Something to be kept: it stays on the terminal above the moving line.
     pub fn note(&self, note: &str) {
         match &self.bar {
@@ -46,13 +59,32 @@ impl Progress {
 
     /// Called several times a second; drawn only here, never by a thread of its own that would
     /// disturb the measurement.
-    pub fn tick(&self, messages: u64, elapsed: Duration) {
+    pub fn tick(&self, seen: Seen, elapsed: Duration) {
         if let Some(bar) = &self.bar {
-            let rate = messages as f64 / elapsed.as_secs_f64().max(1e-3);
-            bar.set_message(format!("{}  {:.0} messages/s", self.step, rate));
+            let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+            bar.set_message(line(&self.step, seen, elapsed, left));
             bar.tick();
         }
     }
+}
+
+/// The moving line: the step, its rate, the latency of its last second, and the time left.
+fn line(step: &str, seen: Seen, elapsed: Duration, left: Option<Duration>) -> String {
+    let mut line = step.to_owned();
+    if elapsed >= SOON {
+        let rate = seen.messages as f64 / elapsed.as_secs_f64();
+        line.push_str(&format!("  {} messages/s", table::number(rate)));
+    }
+    if let Some(p99) = seen.p99 {
+        line.push_str(&format!("  p99 {}", table::time(p99.as_nanos() as f64)));
+    }
+    // Half a second more or less is not worth showing, nor is what was expected to be over.
+    let seconds = left.map_or(0, |left| left.as_secs_f64().round() as u64);
+    if seconds > 0 {
+        let left = humantime::format_duration(Duration::from_secs(seconds));
+        line.push_str(&format!("  {left} left"));
+    }
+    line
 }
 
 impl Drop for Progress {
@@ -60,5 +92,21 @@ impl Drop for Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_what_is_known() {
+        let second = Duration::from_secs(1);
+        let seen = |messages, p99| Seen { messages, p99 };
+        let p99 = Some(Duration::from_micros(1500));
+        let full = line("one", seen(90_000, p99), 2 * second, Some(61 * second));
+        assert_eq!(full, "one  45,000 messages/s  p99 1.50 ms  1m 1s left");
+        let begun = line("one", seen(9, None), second / 100, Some(second / 4));
+        assert_eq!(begun, "one", "neither a rate of nothing nor a time that is over");
     }
 }

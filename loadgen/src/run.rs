@@ -196,7 +196,10 @@ pub fn run(
     settings: &Settings,
     progress: &mut Progress,
 ) -> Result<Report> {
+    let lasts = workload.lasts();
+    progress.expect(lasts + target.warmup.saturating_sub(workload.warmup));
     let mut lane = Lane::open(target, workload, settings, progress)?;
+    progress.expect(lasts.saturating_sub(workload.warmup));
     lane.turn(workload.duration, progress)?;
     lane.close()
 }

@@ -330,6 +330,12 @@ impl Workload {
         self.connections.saturating_add(again).saturating_add(disturbers)
     }
 
+    /// How long a run of it drives the server: among disturbers it warms up once more.
+    pub fn lasts(&self) -> Duration {
+        let warmups = if self.disturbance.is_some() { 2 } else { 1 };
+        self.duration + self.warmup * warmups
+    }
+
     /// The rate, and how it is kept, in words.
     pub fn loop_kind(&self) -> String {
         let Some(rate) = self.rate else { return "closed loop".into() };

@@ -17,7 +17,7 @@ mod schedule;
 mod team;
 mod window;
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -52,6 +52,43 @@ pub struct Shared {
     pub stop: AtomicBool,
     /// Messages checked so far, for the progress line; written once per batch of events.
     pub messages: AtomicU64,
+    /// The last finished second and its latency, in one number that grows from second to second:
+    /// the second's number above [`LATENCY_BITS`], nanoseconds below; 0 before the first has ended.
+    recent: AtomicU64,
+}
+
+/// Bits of a latency in [`Shared::recent`]: 18 minutes, where a histogram ends at 100 s.
+const LATENCY_BITS: u32 = 40;
+
+/// How far a phase is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Messages checked so far.
+    pub messages: u64,
+    /// 99th percentile of the latency in the last finished second, on the thread where it was the
+    /// highest; `None` before the first has ended, and where nothing was recorded in it.
+    pub p99: Option<Duration>,
+}
+
+impl Shared {
+    /// A phase begins.
+    fn begin(&self) {
+        self.messages.store(0, Relaxed);
+        self.recent.store(0, Relaxed);
+    }
+
+    /// A thread has finished second `n` of a phase, counted from 1, with this latency (ns); 0 if
+    /// nothing was recorded in it.
+    fn finished(&self, n: u64, p99: u64) {
+        let p99 = p99.min((1 << LATENCY_BITS) - 1);
+        self.recent.fetch_max(n << LATENCY_BITS | p99, Relaxed);
+    }
+
+    fn seen(&self) -> Seen {
+        let p99 = self.recent.load(Relaxed) & ((1 << LATENCY_BITS) - 1);
+        let p99 = (p99 > 0).then_some(Duration::from_nanos(p99));
+        Seen { messages: self.messages.load(Relaxed), p99 }
+    }
 }
 
 /// What to do next with the open connections.
@@ -177,6 +214,21 @@ pub struct Second {
 }
 
 impl Second {
+    /// 99th percentile of the `n`th histogram's values (ns); `None` where nothing was recorded.
+    pub(crate) fn p99(&self, n: usize) -> Option<u64> {
+        let counts = self.counts.get(n)?;
+        let all: u64 = counts.iter().map(|(_, count)| count).sum();
+        let mut above = all / 100;
+        let value = counts.iter().rev().find(|(_, count)| match above.checked_sub(*count) {
+            Some(left) => {
+                above = left;
+                false
+            }
+            None => true,
+        });
+        value.map(|(value, _)| *value)
+    }
+
     /// Adds the same second of another thread.
     pub(crate) fn merge(&mut self, other: Self) {
         self.messages += other.messages;
@@ -283,5 +335,35 @@ mod tests {
         let mut one = Second { messages: 3, counts: vec![vec![(10, 1), (30, 2)]] };
         one.merge(Second { messages: 5, counts: vec![vec![(10, 1), (20, 1), (30, 3)]] });
         assert_eq!(one, Second { messages: 8, counts: vec![vec![(10, 2), (20, 1), (30, 5)]] });
+    }
+
+    #[test]
+    fn a_second_has_the_percentile_of_its_histogram() {
+        for slow in [0, 1, 9, 10, 11, 500] {
+            let mut histogram = histogram();
+            histogram.record_n(100, 1000 - slow).unwrap();
+            histogram.record_n(900, slow).unwrap();
+            let counts = [(100, 1000 - slow), (900, slow)].into_iter().filter(|(_, n)| *n > 0);
+            let second = Second { messages: 1000, counts: vec![counts.collect(), Vec::new()] };
+            assert_eq!(second.p99(0), Some(histogram.value_at_quantile(0.99)), "{slow}");
+            assert_eq!((second.p99(1), second.p99(2)), (None, None));
+        }
+    }
+
+    #[test]
+    fn the_latest_second_of_the_slowest_thread_is_seen() {
+        let shared = Shared::default();
+        assert_eq!(shared.seen(), Seen::default());
+        let p99 = |shared: &Shared| shared.seen().p99.map(|p99| p99.as_nanos());
+        for (n, own, seen) in [(1, 500, 500), (1, 700, 700), (1, 600, 700), (2, 40, 40), (1, 9, 40)]
+        {
+            shared.finished(n, own);
+            assert_eq!(p99(&shared), Some(seen));
+        }
+        shared.finished(3, 0);
+        assert_eq!(p99(&shared), None, "a stall");
+        shared.finished(3, 7);
+        shared.begin();
+        assert_eq!(p99(&shared), None);
     }
 }

@@ -14,7 +14,7 @@ use super::fanout::Fanout;
 use super::ledger::Shape;
 use super::open::Open;
 use super::pacer::Pace;
-use super::{Driver, Phase, PhaseResult, Shared};
+use super::{Driver, Phase, PhaseResult, Seen, Shared};
 use crate::check::Payload;
 use crate::pacing::text_sizes;
 use crate::workload::{Mode, Workload};
@@ -71,9 +71,9 @@ impl Team {
         Ok(team)
     }
 
-    /// Waits until all connections are open. `watch` is called several times a second with the
-    /// number of messages checked; its error ends the wait.
-    pub fn opened(&mut self, watch: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+    /// Waits until all connections are open. `watch` is called several times a second with how far
+    /// it is; its error ends the wait.
+    pub fn opened(&mut self, watch: &mut dyn FnMut(Seen) -> Result<()>) -> Result<()> {
         for _ in 0..self.threads.len() {
             match self.report(watch)? {
                 Report::Opened(result) => result?,
@@ -87,9 +87,9 @@ impl Team {
     pub fn run(
         &mut self,
         phase: Phase,
-        watch: &mut dyn FnMut(u64) -> Result<()>,
+        watch: &mut dyn FnMut(Seen) -> Result<()>,
     ) -> Result<PhaseResult> {
-        self.shared.messages.store(0, Relaxed);
+        self.shared.begin();
         for command in &self.commands {
             command.send(phase).map_err(|_| anyhow!("a generator thread has ended"))?;
         }
@@ -106,10 +106,10 @@ impl Team {
         merged.ok_or_else(|| anyhow!("no generator thread ran"))
     }
 
-    fn report(&self, watch: &mut dyn FnMut(u64) -> Result<()>) -> Result<Report> {
+    fn report(&self, watch: &mut dyn FnMut(Seen) -> Result<()>) -> Result<Report> {
         loop {
             // Also before the first wait, or short phases would never see Ctrl-C.
-            watch(self.shared.messages.load(Relaxed))?;
+            watch(self.shared.seen())?;
             match self.reports.recv_timeout(TICK) {
                 Ok(report) => return Ok(report),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -105,6 +105,8 @@ impl Window {
         let now = self.now();
         while self.record && now >= (self.seconds.len() as u64 + 1) * SECOND {
             self.end_second();
+            let p99 = self.seconds.last().and_then(|second| second.p99(0));
+            shared.finished(self.seconds.len() as u64, p99.unwrap_or(0));
         }
         if outstanding == 0 {
             // Nobody is waited for: in an open loop that is no stall.
