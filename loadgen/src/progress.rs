@@ -68,21 +68,21 @@ impl Progress {
     }
 }
 
-/// The moving line: the step, its rate, the latency of its last second, and the time left.
+/// The moving line: the time left, the step, its rate, and the latency of its last second. A narrow
+/// terminal cuts off its end.
 fn line(step: &str, seen: Seen, elapsed: Duration, left: Option<Duration>) -> String {
-    let mut line = step.to_owned();
+    // Half a second more or less is not worth showing, nor is what was expected to be over.
+    let seconds = left.map_or(0, |left| left.as_secs_f64().round() as u64);
+    let mut line = match seconds {
+        0 => step.to_owned(),
+        _ => format!("{} left  {step}", humantime::format_duration(Duration::from_secs(seconds))),
+    };
     if elapsed >= SOON {
         let rate = seen.messages as f64 / elapsed.as_secs_f64();
         line.push_str(&format!("  {} messages/s", table::number(rate)));
     }
     if let Some(p99) = seen.p99 {
         line.push_str(&format!("  p99 {}", table::time(p99.as_nanos() as f64)));
-    }
-    // Half a second more or less is not worth showing, nor is what was expected to be over.
-    let seconds = left.map_or(0, |left| left.as_secs_f64().round() as u64);
-    if seconds > 0 {
-        let left = humantime::format_duration(Duration::from_secs(seconds));
-        line.push_str(&format!("  {left} left"));
     }
     line
 }
@@ -105,7 +105,7 @@ mod tests {
         let seen = |messages, p99| Seen { messages, p99 };
         let p99 = Some(Duration::from_micros(1500));
         let full = line("one", seen(90_000, p99), 2 * second, Some(61 * second));
-        assert_eq!(full, "one  45,000 messages/s  p99 1.50 ms  1m 1s left");
+        assert_eq!(full, "1m 1s left  one  45,000 messages/s  p99 1.50 ms");
         let begun = line("one", seen(9, None), second / 100, Some(second / 4));
         assert_eq!(begun, "one", "neither a rate of nothing nor a time that is over");
     }
