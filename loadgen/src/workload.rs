@@ -389,6 +389,7 @@ impl Sheet {
                 members = n / channels;
             }
             connections = channels.saturating_mul(members);
+            refuse::remainder(changes, channels, members)?;
         }
         let active = changes.active.or(self.active).unwrap_or(connections);
         let sizes = match (changes.size, &changes.sizes[..]) {
@@ -475,5 +476,23 @@ mod tests {
         assert!(find("ping-pong", &with(|c| c.rate = Some(f64::NAN))).is_err());
         assert!(find("ping-pong", &with(|c| c.sizes = vec![(64, 1), (8, 1)])).is_err());
         assert!(find("fan-out", &with(|c| c.sizes = vec![(64, 1)])).is_err());
+    }
+
+    #[test]
+    fn connections_that_channels_do_not_divide_are_refused_with_what_does() {
+        let chat = |connections, channels, members| {
+            let connections = Some(connections);
+            find("fan-out", &Changes { connections, channels, members, ..Changes::default() })
+        };
+        assert_eq!(chat(98, Some(7), None).unwrap().members, 14);
+        assert_eq!(chat(98, Some(7), Some(14)).unwrap().connections, 98);
+        let why = |wrong: Result<Workload>| wrong.unwrap_err().to_string();
+        let remainder = why(chat(100, Some(7), None));
+        assert!(remainder.contains("--connections 98 or 105"), "{remainder}");
+        let few = why(chat(5, Some(7), None));
+        assert!(few.contains("--connections 14"), "{few}");
+        let product = why(chat(100, Some(7), Some(14)));
+        assert!(product.contains("7 channels of 14 members are 98 connections"), "{product}");
+        assert!(why(chat(100, None, Some(30))).contains("1 channel of 30"));
     }
 }

@@ -22,6 +22,29 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// The slowest handler.
 const SLOWEST: Duration = Duration::from_secs(1);
 
+/// Fails if the connections that were asked for are not those of so many channels and members.
+pub(super) fn remainder(changes: &Changes, channels: u32, members: u32) -> Result<()> {
+    let fit = channels.saturating_mul(members);
+    let Some(asked) = changes.connections.filter(|&asked| asked != fit) else { return Ok(()) };
+    let plural = if channels == 1 { "" } else { "s" };
+    if changes.members.is_none() {
+        // A channel has at least two members.
+        let least = fit.max(channels.saturating_mul(2));
+        let or = match fit < least {
+            true => String::new(),
+            false => format!(" or {}", fit.saturating_add(channels)),
+        };
+        bail!(
+            "{channels} channel{plural} cannot share --connections {asked} evenly; ask for \
+             --connections {least}{or}, or for other --channels"
+        );
+    }
+    bail!(
+        "{channels} channel{plural} of {members} members are {fit} connections, and --connections \
+         is {asked}; leave it out, or change --channels or --members"
+    );
+}
+
 impl Workload {
     /// Fails, with what to do, on numbers that do not fit together.
     pub(super) fn refuse_nonsense(&self, changes: &Changes) -> Result<()> {
