@@ -1,6 +1,7 @@
 //! The generator's threads: each opens its share, then runs one phase after another on command.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -159,11 +160,22 @@ fn pace(plan: &Plan<'_>, n: u32, share: f64) -> Option<Pace> {
     Some(Pace { rate, arrivals, offset, when_busy, depth, seed, spins: plan.spins })
 }
 
+/// What the first `n` of `parts` equal parts have of `all`, in whole numbers.
+fn share(all: u32, n: u32, parts: u32) -> u32 {
+    (u64::from(all) * u64::from(n) / u64::from(parts)) as u32
+}
+
+/// How many of the connections `ids` talk: all ranges together have exactly those who do, and none
+/// has more than its connections, for each is given what it has of the connections.
+fn active(workload: &Workload, ids: &Range<u32>) -> u32 {
+    let before = |id| share(workload.active, id, workload.connections);
+    before(ids.end) - before(ids.start)
+}
+
 /// One driver for each thread, the work divided as evenly as it goes.
 fn drivers(plan: &Plan<'_>) -> Vec<Make> {
     let Plan { addr, workload, seed, stall, .. } = *plan;
-    let share = |all: u32, n: u32| (u64::from(all) * u64::from(n) / u64::from(plan.threads)) as u32;
-    let part = |all: u32, n: u32| share(all, n)..share(all, n + 1);
+    let part = |all: u32, n: u32| share(all, n, plan.threads)..share(all, n + 1, plan.threads);
     let Workload { members, speakers, depth, .. } = *workload;
     let size = workload.size as usize;
     let mut makes: Vec<Make> = Vec::new();
@@ -171,7 +183,7 @@ fn drivers(plan: &Plan<'_>) -> Vec<Make> {
         match workload.mode {
             Mode::Echo => {
                 let ids = part(workload.connections, n);
-                let active = part(workload.active, n).len() as u32;
+                let active = active(workload, &ids);
                 if ids.is_empty() {
                     continue;
                 }
@@ -209,4 +221,33 @@ fn drivers(plan: &Plan<'_>) -> Vec<Make> {
         }
     }
     makes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::Changes;
+
+    #[test]
+    fn all_talkers_are_shared_out_and_each_has_a_connection() {
+        let second = Duration::from_secs(1);
+        for (connections, threads) in [(8, 5), (5, 8), (64, 3), (7, 7), (1000, 6)] {
+            for talkers in 1..=connections {
+                let changes = Changes {
+                    connections: Some(connections),
+                    active: Some(talkers),
+                    ..Changes::default()
+                };
+                let workload = Workload::find("ping-pong", &changes, second, second).unwrap();
+                let mut sum = 0;
+                for n in 0..threads {
+                    let ids = share(connections, n, threads)..share(connections, n + 1, threads);
+                    let active = active(&workload, &ids);
+                    assert!(active <= ids.len() as u32, "{talkers} of {connections}: {active}");
+                    sum += active;
+                }
+                assert_eq!(sum, talkers, "of {connections} in {threads} threads");
+            }
+        }
+    }
 }
