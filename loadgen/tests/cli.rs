@@ -257,7 +257,8 @@ fn a_shortage_of_descriptors_is_told_before_anything_starts() {
 
 #[test]
 fn a_shortage_of_ports_keeps_the_finished_rounds() {
-    // A network of its own whose ports are used up after a few runs.
+    // A network of its own where one address's ports are used up after a few runs. The connections
+    // of a run find other addresses then; the first contact, which has none to choose, does not.
     let network = "ip link set lo up && echo 0 > /proc/sys/net/ipv4/tcp_tw_reuse && \
                    echo 40000 40099 > /proc/sys/net/ipv4/ip_local_port_range";
     if !script(&format!("unshare -rn bash -c '{network}'")).status.success() {

@@ -6,7 +6,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use common::Wrong;
 use serde_json::Value;
@@ -163,4 +163,37 @@ fn ctrl_c_keeps_the_servers_that_were_searched() {
     let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
     assert!(!row("| one").contains("not known: interrupted"), "{text}");
     assert!(row("| two").contains("not known: interrupted"), "{text}");
+}
+
+/// A run with 1000 connections in a network of its own, with so many ports for each address;
+/// `None` where no such network may be made.
+fn with_ports(ports: u32) -> Option<Output> {
+    let network = format!(
+        "ip link set lo up && echo 40000 {} > /proc/sys/net/ipv4/ip_local_port_range",
+        39_999 + ports
+    );
+    let script = |text: &str| Command::new("bash").args(["-c", text, LOADGEN]).output().unwrap();
+    let may = script(&format!("unshare -rn bash -c '{network}'")).status.success();
+    may.then(|| {
+        script(&format!(
+            "unshare -rn bash -c '{network} && exec $0 run --json --connections 1000 \
+             --cmd \"$0 null-server --listen {{addr}}\" --duration 100ms --warmup 20ms' $0"
+        ))
+    })
+}
+
+#[test]
+fn a_short_range_of_ports_does_not_end_a_run_while_other_addresses_have_some() {
+    let Some(enough) = with_ports(100) else {
+        return eprintln!("skipped: no network namespace may be made here");
+    };
+    let stderr = String::from_utf8_lossy(&enough.stderr);
+    let value: Value = serde_json::from_slice(&enough.stdout).expect(&stderr);
+    assert_eq!(enough.status.code(), Some(0), "{}", value["run"]["verdict"]);
+    assert_eq!(value["run"]["workload"]["connections"], 1000);
+    // 65 addresses are tried, which have 650 ports together.
+    let short = with_ports(10).unwrap();
+    let stderr = String::from_utf8_lossy(&short.stderr);
+    assert_eq!(short.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("no local port is left") && stderr.contains("TIME_WAIT"), "{stderr}");
 }

@@ -15,6 +15,8 @@ use super::{NAP, Poller, Shared};
 /// Connections from one loopback address before the next one is used. The usual range has 28,232
 /// ports, and those of earlier runs stay in TIME_WAIT for a minute.
 const PER_ADDRESS: u32 = 8192;
+/// Loopback addresses that are tried after one that has no port left.
+const DETOURS: u32 = 64;
 
 /// Connects numbers `ids` to `addr`, all at once, and waits until all are established.
 pub(super) fn batch(
@@ -25,9 +27,9 @@ pub(super) fn batch(
 ) -> Result<Vec<OwnedFd>> {
     let mut poller = Poller::new()?;
     let mut sockets = Vec::with_capacity(ids.len());
-    let mut pending = 0;
+    let (mut pending, mut detour) = (0, 0);
     for id in ids.clone() {
-        let (fd, established) = start(addr, id, source(addr, id))?;
+        let (fd, established) = start_near(addr, id, source(addr, id), &mut detour)?;
         if !established {
             poller.add(&fd, sockets.len())?;
             poller.want_out(&fd, sockets.len(), true)?;
@@ -62,37 +64,80 @@ pub(super) fn batch(
 
 /// This machine has no more ports or descriptors for the generator: no server's fault.
 #[derive(Debug)]
-pub struct Shortage(String);
+pub struct Shortage {
+    what: String,
+    /// Whether it is one of ports, which another address may have.
+    ports: bool,
+}
 
 impl Shortage {
     /// Every local port is in use.
     pub fn of_ports() -> Self {
-        Self(
-            "no local port is left; ask for fewer --connections, wait a minute for TIME_WAIT, or \
-             widen net.ipv4.ip_local_port_range"
-                .into(),
-        )
+        let what = "no local port is left; ask for fewer --connections, wait a minute for \
+                    TIME_WAIT, or widen net.ipv4.ip_local_port_range";
+        Self { what: what.into(), ports: true }
     }
 }
 
 impl std::fmt::Display for Shortage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.what)
     }
 }
 
 impl std::error::Error for Shortage {}
 
-/// Begins one connection; whether it is established already is the second value.
+/// Begins one connection; whether it is established already is the second value. Where `source`
+/// has no port left, the loopback addresses behind it may have one.
 pub(super) fn start(addr: SocketAddr, id: u32, source: Option<IpAddr>) -> Result<(OwnedFd, bool)> {
+    start_near(addr, id, source, &mut 0)
+}
+
+/// The same from the address `detour` places behind `source`, or from a later one, which is kept
+/// for the connections to come: an address that is exhausted takes long to say so.
+fn start_near(
+    addr: SocketAddr,
+    id: u32,
+    source: Option<IpAddr>,
+    detour: &mut u32,
+) -> Result<(OwnedFd, bool)> {
+    loop {
+        let shortage = match start_from(addr, id, behind(addr, source, *detour)) {
+            Err(e) if e.downcast_ref::<Shortage>().is_some_and(|s| s.ports) => e,
+            other => return other,
+        };
+        if *detour == DETOURS || behind(addr, source, 1).is_none() {
+            return Err(shortage);
+        }
+        *detour += 1;
+    }
+}
+
+/// The address `detour` places behind `source`; `None` where the kernel's choice will do, or there
+/// is no other one.
+fn behind(addr: SocketAddr, source: Option<IpAddr>, detour: u32) -> Option<IpAddr> {
+    match source {
+        _ if detour == 0 => source,
+        None => loopback(addr, detour),
+        Some(IpAddr::V4(from)) if from.is_loopback() => {
+            Some(IpAddr::V4(Ipv4Addr::from_bits(from.to_bits() + detour)))
+        }
+        Some(_) => None,
+    }
+}
+
+fn start_from(addr: SocketAddr, id: u32, source: Option<IpAddr>) -> Result<(OwnedFd, bool)> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = match socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)) {
-        Err(Errno::MFILE | Errno::NFILE) => bail!(Shortage(format!(
-            "out of file descriptors at connection {id}: the limit is {}; \
-             raise the hard limit (ulimit -Hn) or ask for fewer --connections",
-            crate::server::descriptor_limit()
-        ))),
+        Err(Errno::MFILE | Errno::NFILE) => {
+            let what = format!(
+                "out of file descriptors at connection {id}: the limit is {}; \
+                 raise the hard limit (ulimit -Hn) or ask for fewer --connections",
+                crate::server::descriptor_limit()
+            );
+            bail!(Shortage { what, ports: false })
+        }
         other => other.context("cannot make a socket")?,
     };
     set_tcp_nodelay(&fd, true)?;
@@ -128,7 +173,7 @@ pub(super) fn loopback(addr: SocketAddr, step: u32) -> Option<IpAddr> {
 pub(super) fn explain(addr: SocketAddr, error: Errno) -> Error {
     let hint = match error {
         Errno::CONNREFUSED => "nothing listens there; start the server first",
-        Errno::ADDRNOTAVAIL => {
+        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => {
             return Error::new(Shortage::of_ports()).context(format!("cannot connect to {addr}"));
         }
         Errno::NETUNREACH | Errno::HOSTUNREACH => "there is no route to that host",
@@ -148,6 +193,16 @@ mod tests {
         let error = explain(addr, Errno::ADDRNOTAVAIL);
         assert!(error.is::<Shortage>() && format!("{error:#}").contains("TIME_WAIT"));
         assert!(!explain(addr, Errno::CONNREFUSED).is::<Shortage>());
+    }
+
+    #[test]
+    fn detours_lead_to_other_loopback_addresses_only() {
+        let local = SocketAddr::from(([127, 0, 0, 1], 7));
+        let away = SocketAddr::from(([10, 0, 0, 1], 7));
+        let from = |last| Some(IpAddr::from([127, 0, 0, last]));
+        assert_eq!([behind(local, None, 0), behind(local, from(9), 0)], [None, from(9)]);
+        assert_eq!([behind(local, None, 2), behind(local, from(9), 2)], [from(3), from(11)]);
+        assert_eq!([behind(away, None, 1), behind(away, Some(away.ip()), 1)], [None, None]);
     }
 
     #[test]
