@@ -138,8 +138,20 @@ pub struct Run {
     #[arg(long, value_name = "PID", requires = "addr",
           value_parser = clap::value_parser!(i32).range(1..))]
     pub pid: Option<i32>,
-    /// The workload (see `loadgen list`); by default ping-pong, or fan-out in --mode chat
-    #[arg(long, value_name = "NAME")]
+    /// The workload (see `loadgen list`), or a file of your own that ends in .toml; by default
+    /// ping-pong, or fan-out in --mode chat
+    ///
+    /// Such a file needs a summary, a mode (echo or chat), a size in bytes and a depth. It may have
+    /// what the flags below are named after, with _ for -, for example:
+    ///
+    ///   summary = "what it asks"
+    ///   mode = "echo"
+    ///   connections = 100
+    ///   size = 64
+    ///   depth = 4
+    ///   rate = 5000
+    ///   duration = "3s"
+    #[arg(long, value_name = "NAME|FILE", verbatim_doc_comment)]
     pub workload: Option<String>,
     /// Which half of the protocol to drive
     #[arg(long)]
@@ -168,7 +180,8 @@ pub struct Compare {
     #[arg(long, value_name = "COMMAND")]
     pub cmd: Vec<String>,
     /// Workloads [default: those that `loadgen list` marks, ping-pong and pipelined with 16 and
-    /// with 1000 connections; ping-pong alone if --connections, --size or --depth is given]
+    /// with 1000 connections; ping-pong alone if --connections, --size, --depth or --rate is given].
+    /// A name that ends in .toml is a file of your own (see `loadgen run --help`)
     #[arg(long, value_name = "X,Y", value_delimiter = ',')]
     pub workloads: Vec<String>,
     /// Rounds: in each, every server runs every workload once; fewer than 6 can show nothing
@@ -247,10 +260,12 @@ pub struct Man {
 pub struct Grid {
     changes: Changes,
     lists: [Vec<u32>; 3],
+    rates: Vec<f64>,
 }
 
-/// The flags that may be lists in a comparison.
+/// The flags that may be lists in a comparison: whole numbers, and the rate.
 const LISTS: [&str; 3] = ["connections", "size", "depth"];
+const RATE: &str = "rate";
 
 impl Args for Grid {
     fn augment_args(command: clap::Command) -> clap::Command {
@@ -259,7 +274,7 @@ impl Args for Grid {
             arg.value_delimiter(',').help(help)
         };
         let command = Changes::augment_args(command);
-        LISTS.iter().fold(command, |command, name| command.mut_arg(name, list))
+        LISTS.iter().chain([&RATE]).fold(command, |command, name| command.mut_arg(name, list))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -270,7 +285,8 @@ impl Args for Grid {
 impl FromArgMatches for Grid {
     fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
         let list = |name| matches.get_many(name).unwrap_or_default().copied().collect();
-        Ok(Self { changes: Changes::from_arg_matches(matches)?, lists: LISTS.map(list) })
+        let rates = matches.get_many(RATE).unwrap_or_default().copied().collect();
+        Ok(Self { changes: Changes::from_arg_matches(matches)?, lists: LISTS.map(list), rates })
     }
 
     fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
@@ -282,28 +298,35 @@ impl FromArgMatches for Grid {
 impl Grid {
     /// Whether any of the lists was given.
     pub fn is_asked(&self) -> bool {
-        self.lists.iter().any(|list| !list.is_empty())
+        self.lists.iter().any(|list| !list.is_empty()) || !self.rates.is_empty()
     }
 
     /// The points of a workload; so many connections where no flag says others.
     pub fn points(&self, name: &str, usual: &[u32]) -> Vec<(String, Changes)> {
         let connections = if self.lists[0].is_empty() { usual } else { &self.lists[0] };
-        // An empty list leaves the workload's own number.
-        let each = |list: &[u32]| match list {
-            [] => vec![None],
-            some => some.iter().copied().map(Some).collect(),
-        };
-        let [connections, sizes, depths] = [connections, &self.lists[1], &self.lists[2]].map(each);
+        let [connections, sizes, depths] =
+            [connections, &self.lists[1], &self.lists[2]].map(each::<u32>);
+        let rates = each(&self.rates);
         let mut points = Vec::new();
         for &connections in &connections {
             for &size in &sizes {
                 for &depth in &depths {
-                    let changes = Changes { connections, size, depth, ..self.changes.clone() };
-                    points.push((name.to_owned(), changes));
+                    points.extend(rates.iter().map(|&rate| {
+                        let own = self.changes.clone();
+                        (name.to_owned(), Changes { connections, size, depth, rate, ..own })
+                    }));
                 }
             }
         }
         points
+    }
+}
+
+/// The values of a list; an empty one leaves the workload's own number.
+fn each<T: Copy>(list: &[T]) -> Vec<Option<T>> {
+    match list {
+        [] => vec![None],
+        some => some.iter().copied().map(Some).collect(),
     }
 }
 
@@ -325,7 +348,11 @@ pub struct FindMax {
     /// The first rate that is tried, in messages for each second
     #[arg(long, value_name = "PER_SECOND", default_value_t = 4000.0, value_parser = rate)]
     pub from: f64,
-    /// Changes to the workload open-loop.
+    /// The workload (see `loadgen list`), or a file of your own that ends in .toml (see `loadgen run
+    /// --help`); --from takes the place of its rate
+    #[arg(long, value_name = "NAME|FILE", default_value = "open-loop")]
+    pub workload: String,
+    /// Changes to the workload.
     #[command(flatten)]
     pub changes: Changes,
     /// How it is driven.

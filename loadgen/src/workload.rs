@@ -2,9 +2,10 @@
 
 mod refuse;
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,11 @@ const BUILT_IN: [(&str, &str); 15] = [
     ("open-loop", include_str!("../workloads/open-loop.toml")),
     ("mixed-sizes", include_str!("../workloads/mixed-sizes.toml")),
 ];
+
+/// The most lines in flight on a connection.
+const MAX_DEPTH: u32 = 65_536;
+/// The most chat channels.
+const MAX_CHANNELS: u32 = 99_999;
 
 /// Which half of the protocol a server is to speak.
 #[derive(
@@ -207,10 +213,10 @@ pub struct Changes {
     #[arg(long, value_name = "WHAT")]
     pub when_busy: Option<WhenBusy>,
     /// Lines in flight on a connection, or messages in flight of a speaker
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DEPTH)))]
     pub depth: Option<u32>,
     /// Chat channels
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99_999))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CHANNELS)))]
     pub channels: Option<u32>,
     /// Members of each channel, its speakers included
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
@@ -278,11 +284,34 @@ pub fn list() -> Result<Vec<Listed>> {
     names().into_iter().map(listed).collect()
 }
 
+/// What a name stands for: a workload that comes with the program, or a file of the user's.
 fn sheet(name: &str) -> Result<Sheet> {
+    if is_file(name) {
+        let text = std::fs::read_to_string(name).with_context(|| format!("cannot read {name}"))?;
+        return parse(name, &text);
+    }
     let Some((name, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) else {
-        bail!("no workload is called {name:?}; there are {}", names().join(", "));
+        bail!(
+            "no workload is called {name:?}; there are {}, or name a file that ends in .toml",
+            names().join(", ")
+        );
     };
-    toml::from_str(text).with_context(|| format!("workloads/{name}.toml"))
+    parse(&format!("workloads/{name}.toml"), text)
+}
+
+fn is_file(name: &str) -> bool {
+    name.ends_with(".toml")
+}
+
+/// Reads a workload file; an error says in one line where it is.
+fn parse(path: &str, text: &str) -> Result<Sheet> {
+    let sheet: Sheet = toml::from_str(text).map_err(|e| {
+        let line = e.span().map(|span| 1 + text[..span.start].matches('\n').count());
+        let line = line.map_or(String::new(), |line| format!(", line {line}"));
+        anyhow!("{path}{line}: {}", e.message().replace('\n', "; "))
+    })?;
+    sheet.refuse_nothing().with_context(|| path.to_owned())?;
+    Ok(sheet)
 }
 
 /// Names of all workloads.
@@ -291,15 +320,22 @@ fn names() -> Vec<&'static str> {
 }
 
 impl Workload {
-    /// A built-in workload with `changes` applied; `duration` and `warmup` where neither says.
-    /// Fails, with what to do, on an unknown name or numbers that do not fit together.
+    /// A workload, built in or of a file that ends in `.toml`, with `changes` applied; `duration`
+    /// and `warmup` where neither says. Fails, with what to do, on an unknown name, a file that
+    /// cannot be read, or numbers that do not fit together.
     pub fn find(
         name: &str,
         changes: &Changes,
         duration: Duration,
         warmup: Duration,
     ) -> Result<Self> {
-        sheet(name)?.settle(name, changes, duration, warmup)
+        let sheet = sheet(name)?;
+        if !is_file(name) {
+            return sheet.settle(name, changes, duration, warmup);
+        }
+        // Its ending tells it from a workload that comes with the program.
+        let short = Path::new(name).file_name().map_or(name.into(), |own| own.to_string_lossy());
+        sheet.settle(&short, changes, duration, warmup).with_context(|| name.to_owned())
     }
 
     /// What is asked, in a few words: the name and the numbers that a grid changes.
@@ -476,6 +512,31 @@ mod tests {
         assert!(find("ping-pong", &with(|c| c.rate = Some(f64::NAN))).is_err());
         assert!(find("ping-pong", &with(|c| c.sizes = vec![(64, 1), (8, 1)])).is_err());
         assert!(find("fan-out", &with(|c| c.sizes = vec![(64, 1)])).is_err());
+    }
+
+    #[test]
+    fn a_file_is_refused_with_its_line_or_with_what_to_do() {
+        let echo = "summary = 'x'\nmode = 'echo'\n";
+        let chat = "summary = 'x'\nmode = 'chat'\nsize = 64\ndepth = 1\nmembers = 2\n";
+        assert!(parse("my.toml", &format!("{echo}size = 64\ndepth = 1\nconnections = 2")).is_ok());
+        for (text, says) in [
+            (format!("{echo}dept = 1"), "my.toml, line 3: unknown field `dept`"),
+            (format!("{echo}size = 64"), "my.toml, line 1: missing field `depth`"),
+            (format!("{echo}depth = 'deep'"), "my.toml, line 3: invalid type"),
+            (format!("{echo}depth = "), "my.toml, line 3: "),
+            (format!("{echo}depth = 1\nwait = '5 parsecs'"), "my.toml, line 4: "),
+            (format!("{echo}depth = 1"), "my.toml: connections must be at least 1"),
+            (format!("{echo}depth = 0\nconnections = 1"), "my.toml: depth must be 1 to 65536"),
+            (format!("{echo}depth = 1\nconnections = 0"), "connections must be at least 1"),
+            (format!("{echo}depth = 1\nconnections = 1\nchurn = 0"), "churn must be at least 1"),
+            (format!("{echo}depth = 1\nconnections = 1\nsizes = [[64, 0]]"), "weight"),
+            (format!("{chat}speakers = 1\nchannels = 0"), "channels must be 1 to 99999"),
+            (chat.into(), "speakers must be at least 1"),
+            (format!("{chat}speakers = 1\nconnections = 9"), "leave it out"),
+        ] {
+            let error = format!("{:#}", parse("my.toml", &text).unwrap_err());
+            assert!(error.contains(says) && !error.contains('\n'), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -23,7 +23,12 @@ fn file(name: &str, text: &str) -> String {
 /// A models file with a server that dies at once and two null references.
 fn models(name: &str) -> String {
     let entry = |(name, command)| {
-        format!("[model.{name}]\ncommand = \"{command} {{addr}}\"\nmodes = [\"echo\"]\n")
+        // The null reference answers half lines and has no limit.
+        format!(
+            "[model.{name}]\ncommand = \"{command} {{addr}}\"\nmodes = [\"echo\"]\n\
+             [model.{name}.unsupported]\nsplit-lines = \"no lines\"\n\
+             over-long-line = \"no limit\"\nnot-before-asked = \"no lines\"\n"
+        )
     };
     let null = format!("{LOADGEN} null-server --listen");
     let entries = [("dies", "false"), ("one", &null), ("two", &null)];
@@ -108,6 +113,55 @@ fn bystanders_are_measured_before_and_meanwhile() {
             "one-byte" => {}
             _ => assert!(!answered, "{workload}: no line was both sent and read"),
         }
+    }
+}
+
+#[test]
+fn a_file_of_ones_own_is_a_workload() {
+    let text = "summary = 'what users of ours ask'\nmode = 'echo'\nconnections = 6\nsize = 100\n\
+                depth = 2\nrate = 700\nduration = '300ms'\n";
+    let own = file("own.toml", text);
+    let addr = common::echo(Wrong::Nothing).to_string();
+    let run = ["run", "--json", "--addr", &addr, "--workload", &own, "--depth", "3"];
+    let output = Command::new(LOADGEN).args(run).args(["--warmup", "20ms"]).output().unwrap();
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let workload = &value["run"]["workload"];
+    assert_eq!((&workload["name"], &workload["size"]), (&"own.toml".into(), &100.into()));
+    assert_eq!((&workload["rate"], &workload["depth"]), (&700.0.into(), &3.into()));
+    let (wrong, nowhere) = (file("wrong.toml", &format!("{text}colour = 'red'")), "nowhere.toml");
+    for (command, flag) in [("run", "--workload"), ("compare", "--workloads")] {
+        for (file, says) in [
+            (&*wrong, "wrong.toml, line 8: unknown field `colour`"),
+            (nowhere, "cannot read nowhere.toml: No such file"),
+        ] {
+            let server: &[&str] = if command == "run" { &["--addr", &addr] } else { &[] };
+            let args = [&[command, flag, file][..], server].concat();
+            let output = Command::new(LOADGEN).args(args).output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(2) && stderr.contains(says), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn rates_and_files_make_a_grid() {
+    let own = "summary = 'x'\nmode = 'echo'\nconnections = 3\nsize = 100\ndepth = 1\n";
+    let (models, own) = (models("grid.toml"), file("grid-own.toml", own));
+    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("grid-record");
+    let _ = std::fs::remove_dir_all(&out);
+    let output = Command::new(LOADGEN)
+        .args(["compare", "--models-file", &models, "--models", "one", "--reference=false"])
+        .args(["--workloads", &format!("{own},open-loop"), "--rate", "300,900.5"])
+        .args(["--rounds", "1", "--duration", "100ms", "--warmup", "20ms", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    for rate in ["300/s", "900.5/s"] {
+        let (own, usual) = ("grid-own.toml, 3 connections, 100 B, depth 1", "open-loop, ");
+        let named = |name: &str| stdout.lines().any(|l| l.contains(name) && l.contains(rate));
+        assert!(named(own) && named(usual), "{rate}: {stdout}");
     }
 }
 

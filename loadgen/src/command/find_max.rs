@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -109,7 +109,8 @@ pub fn find_max(args: &cli::FindMax) -> Result<ExitCode> {
     let models = asked(Models::load(args.common.models_file.as_deref()))?;
     let targets =
         asked(args.models.iter().map(|name| models.find(name)).collect::<Result<Vec<_>>>())?;
-    let workload = asked(workload(args.from, &args.changes))?;
+    let workload = asked(workload(&args.workload, args.from, &args.changes))?;
+    asked(targets.iter().try_for_each(|target| speaks(target, &workload)))?;
     let (pinning, settings) = asked(settings(&args.common, &args.driving))?;
     let host = Host::look();
     let mut progress = Progress::start();
@@ -172,12 +173,22 @@ fn build(
     Ok(built)
 }
 
-fn workload(rate: f64, changes: &Changes) -> Result<Workload> {
+fn speaks(target: &Target, workload: &Workload) -> Result<()> {
+    match target.modes.contains(&workload.mode) {
+        true => Ok(()),
+        false => {
+            let (mode, name) = (workload.mode.name(), &workload.name);
+            bail!("{} does not speak {mode}, which {name} needs", target.name)
+        }
+    }
+}
+
+fn workload(name: &str, rate: f64, changes: &Changes) -> Result<Workload> {
     if changes.rate.is_some() {
         bail!("--rate is what is searched for; --from says where to begin");
     }
     let changes = Changes { rate: Some(rate), ..changes.clone() };
-    Workload::find("open-loop", &changes, PROBE.0, PROBE.1)
+    Workload::find(name, &changes, PROBE.0, PROBE.1)
 }
 
 /// The search for one server's rate.
@@ -269,7 +280,7 @@ fn probe(
 
 fn judge(report: &Report, rate: f64, objective: &Objective) -> Result<Probe> {
     let measured = report.measured.as_ref().context("no numbers")?;
-    let response = measured.latency.get("response").ok_or_else(|| anyhow!("a closed loop"))?;
+    let response = measured.main_latency().context("no latency")?;
     let response_ns = (objective.pick)(response);
     let open = measured.open_loop.context("a closed loop")?;
     let in_time = u128::from(response_ns) < objective.limit.as_nanos();
@@ -329,8 +340,9 @@ fn text(objective: &Objective, workload: &Workload, found: &[Found]) -> String {
         })
         .collect();
     format!(
-        "\nthe highest rate with {objective}: open loop, response times from the schedule; {} \
+        "\nthe highest rate with {objective}: {}, open loop, response times from the schedule; {} \
          connections, {} bytes; confirmed by {REPEATS} repeats\n{}",
+        workload.name,
         workload.connections,
         workload.size,
         table::draw(&header, &rows, 1)
@@ -418,7 +430,7 @@ mod tests {
     #[test]
     fn a_verdict_says_that_others_were_at_work() {
         let second = Duration::from_secs(1);
-        let workload = workload(1000.0, &Changes::default()).unwrap();
+        let workload = workload("open-loop", 1000.0, &Changes::default()).unwrap();
         for (stolen, slow) in [(0.05, None), (0.0, Some(0.05))] {
             let machine = Disturbances { stolen, slow, ..Disturbances::default() };
             let mut outcome = Outcome { machine, ..Outcome::default() };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::{Changes, Mode, Workload};
+use super::{Changes, MAX_CHANNELS, MAX_DEPTH, Mode, Sheet, Workload};
 use crate::check::{HEADER, MAX_CONNECTIONS};
 use crate::pacing::WhenBusy;
 
@@ -43,6 +43,39 @@ pub(super) fn remainder(changes: &Changes, channels: u32, members: u32) -> Resul
         "{channels} channel{plural} of {members} members are {fit} connections, and --connections \
          is {asked}; leave it out, or change --channels or --members"
     );
+}
+
+impl Sheet {
+    /// Fails on numbers of a file that the flags of the same name would refuse.
+    pub(super) fn refuse_nothing(&self) -> Result<()> {
+        let chat = self.mode == Mode::Chat;
+        let needed = |own: Option<u32>, needed: bool| own.or(needed.then_some(0));
+        for (name, number) in [
+            ("connections", needed(self.connections, !chat)),
+            ("active", self.active),
+            ("members", needed(self.members, chat)),
+            ("speakers", needed(self.speakers, chat)),
+            ("churn", self.churn),
+            ("disturbers", self.disturbers),
+        ] {
+            if number == Some(0) {
+                bail!("{name} must be at least 1");
+            }
+        }
+        if !(1..=MAX_DEPTH).contains(&self.depth) {
+            bail!("depth must be 1 to {MAX_DEPTH}");
+        }
+        if self.channels.is_some_and(|channels| !(1..=MAX_CHANNELS).contains(&channels)) {
+            bail!("channels must be 1 to {MAX_CHANNELS}");
+        }
+        if self.sizes.iter().any(|&(_, weight)| weight == 0) {
+            bail!("each of the sizes needs a weight of at least 1");
+        }
+        if chat && self.connections.is_some() {
+            bail!("connections of chat are channels times members; leave it out");
+        }
+        Ok(())
+    }
 }
 
 impl Workload {
