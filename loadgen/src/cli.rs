@@ -151,6 +151,8 @@ pub struct Run {
     ///   depth = 4
     ///   rate = 5000
     ///   duration = "3s"
+    ///
+    /// Instead of a size it may have a mix of them with their weights: sizes = [[64, 9], [1024, 1]]
     #[arg(long, value_name = "NAME|FILE", verbatim_doc_comment)]
     pub workload: Option<String>,
     /// Which half of the protocol to drive

@@ -11,7 +11,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::bystanders::Disturbed;
 use crate::pacing::OpenLoop;
-use crate::run::{Report, Status};
+use crate::run::{Measured, Report, Status};
 
 pub use comparison::comparison;
 #[cfg(test)]
@@ -20,6 +20,9 @@ pub(crate) use comparison::{
     ENOUGH_CONNECTIONS, HONESTY, heading, letter, limited, mapped, not_mapped, notes, rank, ranked,
     told,
 };
+
+/// Seconds of a run that are shown one by one.
+const SECONDS: usize = 20;
 
 /// Writes to standard output. A reader who has seen enough and left is no error.
 pub fn print(text: &str) -> Result<()> {
@@ -136,6 +139,9 @@ pub fn rows(report: &Report) -> Vec<Vec<String>> {
             let [p50, p90, p99, p999, max] = [l.p50, l.p90, l.p99, l.p999, l.max].map(of);
             row(name, format!("p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p999}, max {max}"));
         }
+        if let Some(seconds) = by_second(m) {
+            row("p99 by second", seconds);
+        }
         let own = time(m.generator_cpu_ns_per_message);
         let busy = m.generator_cpu * 100.0;
         row("generator's processor", format!("{busy:.0} % busy, {own} for each message"));
@@ -181,6 +187,26 @@ fn disturbance(disturbed: &Disturbed, row: &mut impl FnMut(&str, String)) {
     );
 }
 
+/// The 99th percentile of the main latency in each second of a window of two or more, so that a
+/// stall is seen; `-` where nothing was recorded.
+fn by_second(measured: &Measured) -> Option<String> {
+    let main = measured.main_histogram()?;
+    let n = measured.histograms.iter().position(|(_, own)| std::ptr::eq(own, main))?;
+    // After the window only the last answers come: they are no second of their own.
+    let window = (measured.window_seconds - 0.1).ceil() as usize;
+    let p99s = measured.seconds.iter().take(window).map(|second| second.p99(n));
+    let p99s: Vec<_> = p99s.filter(|_| measured.window_seconds >= 2.0).collect();
+    let shown = |p99: &Option<u64>| p99.map_or("-".into(), |ns| time(ns as f64));
+    let first: Vec<String> = p99s.iter().take(SECONDS).map(shown).collect();
+    let mut text = first.join(", ");
+    let rest = (SECONDS + 1..).zip(p99s.iter().skip(SECONDS));
+    if let Some((at, worst)) = rest.max_by_key(|(_, p99)| p99.unwrap_or(u64::MAX)) {
+        let more = p99s.len() - SECONDS;
+        text.push_str(&format!(", and {more} more, the worst {} in second {at}", shown(worst)));
+    }
+    (!text.is_empty()).then_some(text)
+}
+
 fn open_loop(open: &OpenLoop, row: &mut impl FnMut(&str, String)) {
     let OpenLoop { scheduled, sent, unsent, queued, pipelined, dropped, sent_per_second } = *open;
     row("sent of scheduled", format!("{} of {}", thousands(sent), thousands(scheduled)));
@@ -216,6 +242,38 @@ fn cost(cost: Option<&crate::cost::Cost>, row: &mut impl FnMut(&str, String)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drive::{Second, histogram};
+    use crate::judge::{Outcome, judge};
+    use crate::workload::{Changes, Workload};
+    use std::time::Duration;
+
+    /// What is shown of a window with these latencies (ns), one in each second; 0 is a stall.
+    fn seconds(latencies: &[u64], window_ns: u64) -> Option<String> {
+        let second = Duration::from_secs(1);
+        let workload = Workload::find("ping-pong", &Changes::default(), second, second).unwrap();
+        let mut outcome = Outcome::default();
+        outcome.phase.total = latencies.len() as u64;
+        (outcome.phase.window_ns, outcome.phase.busy_ns) = (window_ns, window_ns);
+        outcome.phase.histograms.push(("latency", histogram()));
+        let second = |&ns: &u64| Second {
+            messages: 1,
+            counts: vec![Some((ns, 1)).filter(|_| ns > 0).into_iter().collect()],
+        };
+        outcome.phase.seconds = latencies.iter().map(second).collect();
+        by_second(&judge(&workload, &outcome).1.unwrap())
+    }
+
+    #[test]
+    fn a_stall_is_seen_in_its_second() {
+        let seen = seconds(&[1_000, 0, 2_000_000, 9], 3_000_001_000);
+        assert_eq!(seen.unwrap(), "1.00 µs, -, 2.00 ms", "the last answers are no second");
+        assert_eq!(seconds(&[1_000, 9], 1_900_000_000), None, "it would say nothing new");
+        let mut many = vec![1_000; 60];
+        many[44] = 5_000_000;
+        let seen = seconds(&many, 60_000_000_000).unwrap();
+        assert_eq!(seen.matches("1.00 µs").count(), 20);
+        assert!(seen.ends_with(", and 40 more, the worst 5.00 ms in second 45"), "{seen}");
+    }
 
     #[test]
     fn numbers_have_four_figures_or_so() {
