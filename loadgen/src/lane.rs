@@ -23,6 +23,8 @@ const DYING: Duration = Duration::from_millis(300);
 /// Threads of a server up to which it is suspended while it rests. One of more threads has them
 /// for its connections, and they block; suspending and waking them all would cost it more.
 const FEW_THREADS: u64 = 16;
+/// Connections from which on what the kernel holds for them shows.
+const MANY: u32 = 1000;
 
 /// A server with the connections to it. Between its turns it may rest, and then costs nothing.
 pub(crate) struct Lane<'a> {
@@ -55,7 +57,7 @@ impl<'a> Lane<'a> {
         }
         let start = Start {
             mode: workload.mode,
-            connections: workload.places(),
+            connections: workload.admitted(),
             workers: settings.workers,
             no_flood_control: workload.mode == Mode::Chat,
             wait: workload.wait,
@@ -102,7 +104,9 @@ impl<'a> Lane<'a> {
         };
         let lasting = workload.churn.is_none();
         self.outcome.idle = full.0.zip(empty.0).filter(|_| lasting).map(each);
-        self.outcome.kernel = full.1.zip(empty.1).filter(|_| lasting).map(each);
+        // It is known for the whole machine, on which a few connections do not show.
+        let many = lasting && workload.connections >= MANY;
+        self.outcome.kernel = full.1.zip(empty.1).filter(|_| many).map(each);
         let counting =
             pid.context("its process is not known (give --pid)").and_then(Counting::start);
         let warm = watch.load(&mut team, workload.warmup.max(self.target.warmup), false)?;

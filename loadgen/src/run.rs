@@ -136,7 +136,8 @@ pub struct Measured {
     /// Resident memory that each idle connection added, in bytes.
     pub idle_bytes_per_connection: Option<f64>,
     /// Kernel memory that each idle connection added, in bytes: sockets of both ends, stacks of
-    /// threads, page tables; of the whole machine, so whatever else happens there is in it.
+    /// threads, page tables; of the whole machine, so whatever else happens there is in it, and
+    /// fewer than 1,000 connections do not show.
     #[serde(default)]
     pub kernel_bytes_per_connection: Option<f64>,
     /// System calls of the server for each message, counted while warming up.

@@ -17,8 +17,8 @@ pub use comparison::comparison;
 #[cfg(test)]
 pub(crate) use comparison::tests::three_kinds;
 pub(crate) use comparison::{
-    ENOUGH_CONNECTIONS, HONESTY, heading, letter, limited, mapped, not_mapped, notes, rank, ranked,
-    told,
+    ENOUGH_CONNECTIONS, HONESTY, heading, letter, limited, map_title, mapped, not_mapped, notes,
+    rank, ranked, told, verdict,
 };
 
 /// Seconds of a run that are shown one by one.
@@ -99,6 +99,21 @@ pub fn status(status: Status) -> &'static str {
     }
 }
 
+/// The latencies in the order in which they are read: the most telling one first.
+const LATENCIES: [&str; 11] = [
+    "latency",
+    "response",
+    "service",
+    "lateness",
+    "first",
+    "median",
+    "last",
+    "answered",
+    "visit",
+    "disturbed",
+    "calm",
+];
+
 /// Everything about one run.
 pub fn report(report: &Report) -> String {
     draw(&["", ""], &rows(report), 2)
@@ -134,7 +149,10 @@ pub fn rows(report: &Report) -> Vec<Vec<String>> {
         if let Some(open) = &m.open_loop {
             open_loop(open, &mut row);
         }
-        for (name, l) in &m.latency {
+        let place = |name: &str| LATENCIES.iter().position(|known| *known == name);
+        let mut latencies: Vec<_> = m.latency.iter().collect();
+        latencies.sort_by_key(|(name, _)| place(name));
+        for (name, l) in latencies {
             let of = |ns: u64| time(ns as f64);
             let [p50, p90, p99, p999, max] = [l.p50, l.p90, l.p99, l.p999, l.max].map(of);
             row(name, format!("p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p999}, max {max}"));

@@ -33,6 +33,8 @@ const BUILT_IN: [(&str, &str); 15] = [
 
 /// The most lines in flight on a connection.
 const MAX_DEPTH: u32 = 65_536;
+/// Connections that a server is told to allow in a storm: what it allows when not told.
+const STORM: u32 = 16_384;
 /// The most chat channels.
 const MAX_CHANNELS: u32 = 99_999;
 
@@ -370,6 +372,15 @@ impl Workload {
     pub fn lasts(&self) -> Duration {
         let warmups = if self.disturbance.is_some() { 2 } else { 1 };
         self.duration + self.warmup * warmups
+    }
+
+    /// Connections that a server is told to allow. In a storm those that have gone already are
+    /// counted out whenever the server gets to it, and it is not its limit that is tested.
+    pub fn admitted(&self) -> u32 {
+        match self.disturbance {
+            Some(Disturbance::ConnectStorm) => self.places().max(STORM),
+            _ => self.places(),
+        }
     }
 
     /// The rate, and how it is kept, in words.

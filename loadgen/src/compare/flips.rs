@@ -80,14 +80,15 @@ pub(super) fn answer(sections: &[Section], flips: &[Flip]) -> Vec<String> {
         let own = |section: &Section| section.rows.iter().any(|r| r.server == name && r.ours);
         !any_ours || sections.iter().any(own)
     };
+    let whose = if any_ours { "this workspace's servers" } else { "servers" };
     let mut sentences = worth(sections, &counts);
     let mut flips = flips.iter().filter(|flip| counts(&flip.a) && counts(&flip.b));
     if let Some(flip) = flips.next() {
         let (less, more) = (&flip.less[0], &flip.more[0]);
         let others = match flips.count() {
             0 => String::new(),
-            1 => "; another pair of servers changes places like this".into(),
-            more => format!("; {more} more pairs of servers change places like this"),
+            1 => format!("; another pair of {whose} changes places like this"),
+            more => format!("; {more} more pairs of {whose} change places like this"),
         };
         sentences.push(format!(
             "The ranking flips: {} takes {} times the CPU of {} in {}, but {} times in {}{others}.",

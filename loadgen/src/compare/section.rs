@@ -79,6 +79,9 @@ pub struct Row {
     pub flood_control: Option<bool>,
     /// The worst verdict of all rounds.
     pub status: Status,
+    /// Rounds that are not VALID.
+    #[serde(default)]
+    pub doubted: u32,
     /// Its reasons, each with the number of rounds.
     pub reasons: Vec<String>,
     /// The measure of the rank, round by round.
@@ -219,6 +222,7 @@ fn row(name: &str, ours: bool, reports: &[&Report], null: &Reference, rule: &Sig
         kernel_bytes: spread(&|m| m.kernel_bytes_per_connection),
         flood_control: reports.iter().find_map(|report| report.flood_control),
         status,
+        doubted: reports.iter().filter(|r| r.verdict.status != Status::Valid).count() as u32,
         reasons: counted
             .iter()
             .map(|(why, n)| format!("{why} (in {n} of {} rounds)", reports.len()))
@@ -287,6 +291,7 @@ mod tests {
             kernel_bytes: None,
             flood_control: None,
             status: Status::Valid,
+            doubted: 0,
             reasons: Vec::new(),
             measure: measure.to_vec(),
         }

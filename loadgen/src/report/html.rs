@@ -81,7 +81,7 @@ fn map(comparison: &Comparison, id: &dyn Fn(usize) -> String) -> Markup {
     let sections = &comparison.sections;
     let points = table::mapped(comparison);
     html! {
-        h2 { "Where the ranking flips" }
+        h2 { (table::map_title(comparison)) }
         ul.letters {
             @for (n, section) in sections.iter().enumerate() {
                 li { a href={ "#" (id(n)) } { (table::letter(n)) } ": " (section.workload.point()) }
@@ -249,7 +249,7 @@ fn row(section: &Section, row: &Row) -> Markup {
             td { (middle(row.peak_rss, bytes)) }
             td { (middle(row.idle_bytes, bytes)) }
             td { (middle(row.kernel_bytes, bytes)) }
-            td.text { span class=(status(row.status)) { (status(row.status)) } }
+            td.text { span class=(status(row.status)) { (table::verdict(row)) } }
         }
     }
 }

@@ -98,7 +98,7 @@ pub(crate) fn ranked<'a>(points: &[(usize, &'a Section)]) -> Vec<&'a str> {
 /// Servers against points: what each costs beside the best of the point, and where the order of
 /// two is reversed.
 fn map(comparison: &Comparison, points: &[(usize, &Section)], text: &mut String) {
-    text.push_str("\nWhere the ranking flips: CPU per message as a multiple of the best one's\n");
+    text.push_str(&format!("\n{}\n", map_title(comparison)));
     let letters: Vec<String> = points.iter().map(|(n, _)| letter(*n)).collect();
     let mut header = vec!["server"];
     header.extend(letters.iter().map(String::as_str));
@@ -108,7 +108,10 @@ fn map(comparison: &Comparison, points: &[(usize, &Section)], text: &mut String)
     };
     let rows: Vec<Vec<String>> = ranked(points).into_iter().map(row).collect();
     text.push_str(&draw(&header, &rows, 1));
-    text.push_str("  = not shown to differ from the best of that point\n");
+    let order = letters.first().map_or("", String::as_str);
+    text.push_str(&format!(
+        "  = not shown to differ from the best of that point, whatever its ratio; in the order of {order}\n"
+    ));
     for (letter, (_, section)) in letters.iter().zip(points) {
         text.push_str(&format!("  {letter}: {}\n", section.workload.point()));
     }
@@ -121,6 +124,25 @@ fn map(comparison: &Comparison, points: &[(usize, &Section)], text: &mut String)
     match comparison.flips.len().saturating_sub(TOLD) {
         0 => {}
         more => text.push_str(&format!("  and {more} more pairs change places (see --json)\n")),
+    }
+}
+
+/// What the map shows, and that it flips only where something does.
+pub(crate) fn map_title(comparison: &Comparison) -> &'static str {
+    match comparison.flips[..] {
+        [] => "CPU per message as a multiple of the best one's",
+        _ => "Where the ranking flips: CPU per message as a multiple of the best one's",
+    }
+}
+
+/// The verdict on a row, with the number of its rounds that are doubted, if they are not all.
+pub(crate) fn verdict(row: &Row) -> String {
+    let (word, rounds) = (status(row.status), row.measure.len() as u32);
+    match row.status {
+        Status::Suspect if 0 < row.doubted && row.doubted < rounds => {
+            format!("{word} {}/{rounds}", row.doubted)
+        }
+        _ => word.to_owned(),
     }
 }
 
@@ -244,7 +266,7 @@ fn cells(row: &Row, workload: &Workload, idle: bool) -> Vec<String> {
         middle(row.calls, number),
         middle(row.switches, number),
         middle(if idle { row.idle_bytes } else { row.peak_rss }, bytes),
-        status(row.status).to_owned(),
+        verdict(row),
     ]
 }
 
