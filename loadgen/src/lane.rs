@@ -212,9 +212,13 @@ impl<'a> Lane<'a> {
 
     /// A server that has died explains better what the connections only felt.
     fn explained(&mut self, error: Error) -> Error {
+        let told = format!("{error:#}");
         match self.server.check_alive(Duration::ZERO) {
-            Err(death) if !error.is::<Interrupted>() => death.context(format!("{error:#}")),
-            _ => error,
+            Err(_) if error.is::<Interrupted>() => error,
+            // It may have been the death that ended the run.
+            Err(death) if told.contains(&death.to_string()) => error,
+            Err(death) => death.context(told),
+            Ok(()) => error,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use loadgen::cli::{Cli, Command};
-use loadgen::{command, doctor, null, report, run, schema, shell, synthetic};
+use loadgen::{command, doctor, null, report, schema, shell, synthetic};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -32,9 +32,7 @@ fn main() -> ExitCode {
         Command::Exec(args) => Err(command::exec(&args)),
     };
     outcome.unwrap_or_else(|error| {
-        if !error.is::<run::Interrupted>() {
-            eprintln!("loadgen: {error:#}");
-        }
+        eprintln!("loadgen: {error:#}");
         command::exit_code(&error)
     })
 }

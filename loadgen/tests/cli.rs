@@ -19,8 +19,9 @@ fn loadgen(args: &[&str]) -> Output {
     Command::new(LOADGEN).args(args).output().unwrap()
 }
 
-/// It fails with this exit code, and its error says what is needed, in one line or a few.
-fn refused(args: &[&str], code: i32, says: &[&str]) {
+/// It fails with this exit code, and its error, which is returned, says what is needed, in one line
+/// or a few.
+fn refused(args: &[&str], code: i32, says: &[&str]) -> String {
     let output = loadgen(args);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
@@ -29,6 +30,7 @@ fn refused(args: &[&str], code: i32, says: &[&str]) {
     }
     assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
     assert!(output.stdout.is_empty(), "{args:?}: nothing is published");
+    stderr.into_owned()
 }
 
 /// An empty folder of this test's own.
@@ -158,7 +160,8 @@ fn a_server_that_dies_is_quoted() {
     std::fs::write(&script, text).unwrap();
     let command = format!("sh {} {{addr}}", script.display());
     let args = ["run", "--cmd", &command, "--duration", "20s", "--warmup", "10s"];
-    refused(&args, 1, &["my last words", "exit code 3"]);
+    let said = refused(&args, 1, &["my last words", "exit code 3"]);
+    assert_eq!(said.matches("my last words").count(), 1, "{said}");
 }
 
 #[test]
