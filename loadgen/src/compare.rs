@@ -178,6 +178,12 @@ impl Compare<'_> {
             Ok(entrants) => entrants,
             Err(Interrupted) => return Ok(planned.result(&workloads, &[], self.left_out, true)),
         };
+        if entrants.of.iter().flatten().all(|target| matches!(target.how, How::Null(_))) {
+            if self.left_out.all.is_empty() {
+                bail!("nobody to compare: no server speaks what these workloads ask for");
+            }
+            return Ok(planned.result(&workloads, &[], self.left_out, false));
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         let (duration, warmup) = plan.pace.fit(left, &entrants.around(&workloads));
         for (workload, fitted) in workloads.iter_mut().zip(plan.workloads(duration, warmup)?) {

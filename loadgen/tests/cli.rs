@@ -308,6 +308,21 @@ fn a_control_enters_each_server_twice_at_each_point_of_the_grid() {
 }
 
 #[test]
+fn a_comparison_of_nobody_is_an_error() {
+    let dir = folder("nobody");
+    let (file, out) = (models(&dir), |name| dir.join(name).display().to_string());
+    let args = ["compare", "--models-file", &file, "--models"];
+    let chat = ["one", "--workloads", "fan-out", "--out", &out("chat")];
+    refused(&[&args[..], &chat].concat(), 1, &["nobody", "speaks"]);
+    let alone = ["alone", "--workloads", "ping-pong", "--out", &out("alone")];
+    let output = loadgen(&[&args[..], &alone].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("alone: echo: the model serves at most 1 at once"), "{text}");
+    assert!(!text.contains("null (bare epoll)"), "the reference is not driven for nobody: {text}");
+}
+
+#[test]
 fn commands_alone_are_compared_with_each_other() {
     let command = format!("{LOADGEN} null-server --listen {{addr}}");
     let args = ["compare", "--cmd", &command, "--cmd", &command, "--rounds", "1", "--json"];
