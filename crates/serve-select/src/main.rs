@@ -298,10 +298,11 @@ impl Worker {
     }
 
     /// Brings the hub's mail to this worker's members, each of whom is written to once however
-    /// many lines there are, and wakes the other workers that have got some.
+    /// many lines there are, and wakes the other workers that have got some. Twice at most: while
+    /// those speak, there is more each time, and everybody else here would wait for the end of it.
     fn deliver(&mut self) {
         let Some(hub) = &self.shared.hub else { return };
-        loop {
+        for _ in 0..2 {
             let mut locked = lock(hub);
             locked.take(self.index, &mut self.mail);
             let others = locked.wakes(self.index);
@@ -312,9 +313,7 @@ impl Worker {
             }
             for Mail { to, parcel } in self.mail.drain(..) {
                 let Some(conn) = self.conns.get_mut(to) else { continue };
-                if conn.outbox.is_empty() {
-                    self.dirty.push(to);
-                }
+                self.dirty.extend(conn.outbox.is_empty().then_some(to));
                 if conn.session.post(parcel, self.now, &mut conn.outbox).is_err() {
                     self.counters.slow_cut.add(1);
                     lock(hub).cut(to, "SendQ exceeded");
@@ -325,6 +324,7 @@ impl Worker {
                 self.write(id);
             }
         }
+        wake(&self.shared.wakes[self.index]); // There may be more.
     }
 
     fn expire(&mut self) {

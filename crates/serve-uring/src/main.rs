@@ -95,6 +95,8 @@ struct Worker {
     mail: Vec<Mail>,
     /// To whom something has happened in this turn, at whose end all is submitted at once.
     dirty: VecDeque<ConnId>,
+    /// Whether there may be mail that nobody will tell of.
+    behind: bool,
 }
 
 struct Conn {
@@ -123,6 +125,7 @@ impl Worker {
             now: shared.launch.now(),
             mail: Vec::new(),
             dirty: VecDeque::new(),
+            behind: false,
         }
     }
 
@@ -132,6 +135,7 @@ impl Worker {
         self.expire();
         loop {
             let next = self.deadlines.next().min(self.accept_at).min(self.drain_until);
+            let next = if self.behind { self.now } else { next };
             let timeout = (next < Time::NEVER).then(|| next.after(self.now));
             let overflowed = self.ring.wait(timeout).map_err(Failure::of("io_uring_enter"))?;
             self.counters.overflows.add(u64::from(overflowed));
@@ -279,20 +283,25 @@ impl Worker {
         self.deadlines.set(id, conn.session.deadline(&conn.outbox));
     }
 
-    /// Writes to everybody to whom something has happened, and to whom the mail brings something,
-    /// until there is no more mail.
+    /// Writes to everybody to whom something has happened, and to whom the mail brings something.
+    /// There may be more of it each time that it is looked for. But what is written leaves with the
+    /// next call only, and mail upon mail would fill the queue of a member who reads.
     fn deliver(&mut self) {
-        while self.collect() || !self.dirty.is_empty() {
-            while let Some(id) = self.dirty.pop_front() {
-                self.write(id);
-            }
+        self.behind = self.collect();
+        while let Some(id) = self.dirty.pop_front() {
+            self.write(id);
         }
     }
 
     /// Takes the hub's mail to this worker's members, and tells the other workers that have some.
-    /// Says whether there was any.
+    /// Says whether there may be more.
     fn collect(&mut self) -> bool {
         let Some(hub) = &self.shared.hub else { return false };
+        let mark = self.shared.launch.settings.limits.high_water();
+        let late = |conn: &Conn| !conn.flight.sending && conn.outbox.len() > mark;
+        if self.dirty.iter().any(|id| self.conns.get(*id).is_some_and(late)) {
+            return true; // Such a member takes all that is sent at once: it is we who are slow.
+        }
         let mut locked = lock(hub);
         locked.take(self.index, &mut self.mail);
         let others = locked.wakes(self.index);
@@ -301,9 +310,7 @@ impl Worker {
         let any = !self.mail.is_empty();
         for Mail { to, parcel } in self.mail.drain(..) {
             let Some(conn) = self.conns.get_mut(to) else { continue };
-            if conn.outbox.is_empty() {
-                self.dirty.push_back(to);
-            }
+            self.dirty.extend(conn.outbox.is_empty().then_some(to));
             if conn.session.post(parcel, self.now, &mut conn.outbox).is_err() {
                 self.counters.slow_cut.add(1);
                 lock(hub).cut(to, "SendQ exceeded");
@@ -358,6 +365,7 @@ impl Worker {
         self.deadlines.clear(id);
         if let Some(hub) = &self.shared.hub {
             lock(hub).leave(id, reason);
+            self.behind = true; // It may have told others of this worker.
         }
         self.ring.cancel(id, &conn.flight);
         self.leaving.insert(id, conn);

@@ -25,6 +25,7 @@ pub(super) const CHAT: &[Case] = cases![Chat:
     a_slow_member_of_another_worker_is_cut_at_once,
     quick_speakers_get_nobody_cut_who_reads,
     quick_speakers_get_nobody_cut_who_reads_across_two_workers,
+    whoever_asks_is_answered_while_others_speak_without_end,
     one_byte_now_and_then_does_not_hold_registration_open,
 ];
 
@@ -329,6 +330,49 @@ fn quick_speakers_get_nobody_cut_who_reads(ctx: &Ctx) {
 /// 23: The same where a worker speaks and another one has to bring it.
 fn quick_speakers_get_nobody_cut_who_reads_across_two_workers(ctx: &Ctx) {
     outrun(&ctx.busy_chat(&["--sendq", "16KiB", "--workers", "2"]));
+}
+
+/// 28: Some speak as fast as they can to fifty who read, and do not end. Nobody is cut, and fair
+/// means: while somebody else waits for the answer to a PING, the fifty hear a bounded number of
+/// bytes, whichever of the workers has to bring them.
+fn whoever_asks_is_answered_while_others_speak_without_end(ctx: &Ctx) {
+    const SPEAKERS: usize = 3;
+    const GUESTS: usize = 8;
+    const ROUNDS: usize = 8;
+    const BOUND: u64 = 128 << 20;
+    let server = ctx.busy_chat(&["--workers", "2"]);
+    let mut members: Vec<_> = (0..50).map(|n| server.member(&format!("m{n}"))).collect();
+    gather("#c", &mut members.iter_mut().collect::<Vec<_>>());
+    let speech = "PRIVMSG #c :hello\r\n".repeat(200);
+    let (mut heard, mut asked_at, mut answers) = (0, [0; GUESTS], [0; GUESTS]);
+    for n in 0..GUESTS {
+        let mut guest = server.member(&format!("guest{n}"));
+        guest.client.queue(b"PING x\r\n");
+        members.insert(n, guest);
+    }
+    pump("the guests to be answered", &mut members, |members| {
+        let (guests, inside) = members.split_at_mut(GUESTS);
+        for member in inside.iter_mut() {
+            assert_eq!(member.client.end(), None, "{} was cut, who reads", member.nick);
+            heard += member.client.incoming.discard() as u64;
+        }
+        for speaker in &mut inside[..SPEAKERS] {
+            if speaker.client.unsent() < speech.len() {
+                speaker.client.queue(speech.as_bytes());
+            }
+        }
+        for (n, guest) in guests.iter_mut().enumerate() {
+            let meanwhile = heard - asked_at[n];
+            if guest.client.incoming.ends_with(b"\n") {
+                guest.client.incoming.discard();
+                (asked_at[n], answers[n]) = (heard, answers[n] + 1);
+                guest.client.queue(b"PING x\r\n");
+            }
+            assert!(meanwhile < BOUND, "{} waited while others got {meanwhile} bytes", guest.nick);
+        }
+        answers.iter().all(|&count| count >= ROUNDS) && heard > BOUND
+    });
+    assert_eq!(server.counter("slow_cut"), 0, "those who were cut");
 }
 
 /// Some speak all at once and say far more than a send queue holds, but less than each member's

@@ -174,7 +174,7 @@ impl Hub {
 
     /// A connection is gone: tells those who share a channel with it. Nothing when it was cut.
     pub fn leave(&mut self, id: ConnId, reason: &str) {
-        self.post.relieve(id);
+        self.post.forget(id);
         let Some(key) = self.members.find(id) else { return };
         self.sever(key, Farewell::Gone, reason.as_bytes());
     }

@@ -79,6 +79,9 @@ pub(super) struct Post {
     behind: BTreeSet<ConnId>,
     /// Who is told when neither is left.
     waiting: Vec<ConnId>,
+    /// Who has been told, and is heard once more whatever has come since. Else, while some speak
+    /// without end, a worker would find its own mailbox over the mark each time it hears another.
+    resumed: BTreeSet<ConnId>,
     round: u64,
     /// Workers whose queue has mail that nobody was told of.
     unnamed: Workers,
@@ -95,6 +98,7 @@ impl Post {
             pressed: Workers::default(),
             behind: BTreeSet::new(),
             waiting: Vec::new(),
+            resumed: BTreeSet::new(),
             round: 0,
             unnamed: Workers::default(),
             scratch: Vec::new(),
@@ -176,7 +180,8 @@ impl Post {
 
     /// Whether `id` may go on speaking; if not, it is told when it may.
     pub(super) fn has_room(&mut self, id: ConnId) -> bool {
-        let room = self.pressed.is_empty() && self.behind.is_empty();
+        let its_turn = self.resumed.remove(&id);
+        let room = its_turn || self.pressed.is_empty() && self.behind.is_empty();
         if !room {
             self.waiting.push(id);
         }
@@ -194,10 +199,21 @@ impl Post {
         self.resume();
     }
 
+    /// The connection is gone.
+    pub(super) fn forget(&mut self, id: ConnId) {
+        self.resumed.remove(&id);
+        self.waiting.retain(|waiting| *waiting != id);
+        self.relieve(id);
+    }
+
     /// Tells those who wait, once there is room.
     fn resume(&mut self) {
         if self.pressed.is_empty() && self.behind.is_empty() {
             for id in core::mem::take(&mut self.waiting) {
+                // So few that what they say fits between the mark and the limit.
+                if self.resumed.len() * Limits::CHAT_LINE < self.mark {
+                    self.resumed.insert(id);
+                }
                 self.push(id, Parcel::Resume);
             }
         }

@@ -85,6 +85,14 @@ fn while_mail_piles_up_there_is_no_room_for_lines() {
     assert_eq!(told(&mut hub, 0), [speaker]);
     assert!(say(&mut hub));
 
+    // Whoever has waited is heard once, although it is as full again: nobody is kept out for ever.
+    while say(&mut hub) {}
+    assert!(hub.line(listener, Line::Room, now), "it has waited, and it is its turn");
+    assert!(!hub.line(listener, Line::Room, now), "once");
+    assert_eq!(told(&mut hub, 1), [listener]);
+    assert_eq!(told(&mut hub, 0), [speaker]);
+    assert!(say(&mut hub));
+
     // Worker 1 has taken the mail, but the listener's owner has not come to it.
     assert_eq!(told(&mut hub, 1), []);
     hub.press(listener);
