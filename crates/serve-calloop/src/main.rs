@@ -104,13 +104,14 @@ struct Worker {
 }
 
 struct Conn {
+    /// Before the socket: whoever sees the connection end finds the place free.
+    _place: Place,
     socket: Rc<TcpStream>,
     session: Session,
     outbox: Outbox,
     source: Option<Source>,
     /// What the loop is to watch for: reading, writing.
     interest: (bool, bool),
-    _place: Place,
 }
 
 impl Worker {
@@ -209,8 +210,7 @@ impl Worker {
         self.settle(id);
     }
 
-    /// A socket is ready. When its connection was closed earlier in this turn, or its slot has a
-    /// new tenant since, nobody is found.
+    /// A socket is ready. If its connection is closed now, or its slot another's, nobody is found.
     fn ready(&mut self, id: ConnId, readiness: Readiness) -> io::Result<PostAction> {
         self.now = self.shared.launch.now();
         match self.conns.get(id).is_some_and(|conn| conn.interest.0) {

@@ -104,13 +104,14 @@ struct Worker {
 }
 
 struct Conn {
+    /// Before the socket: whoever sees the connection end finds the place free.
+    _place: Place,
     socket: TcpStream,
     session: Session,
     outbox: Outbox,
     /// What epoll has told and no system call has shown to be over; and whether we want to read.
     ready: EventFlags,
     reading: bool,
-    _place: Place,
 }
 
 impl Worker {
@@ -204,8 +205,7 @@ impl Worker {
         self.settle(id);
     }
 
-    /// A socket is ready. When its connection was closed earlier in this turn, or its slot has a
-    /// new tenant since, nobody is found.
+    /// A socket is ready. If its connection is closed now, or its slot another's, nobody is found.
     fn ready(&mut self, id: ConnId, flags: EventFlags) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.ready.insert(flags);

@@ -103,12 +103,13 @@ struct Worker {
 }
 
 struct Conn {
+    /// Before the socket: whoever sees the connection end finds the place free.
+    _place: Place,
     socket: TcpStream,
     session: Session,
     outbox: Outbox,
     /// What epoll has been told to watch for.
     interest: EventFlags,
-    _place: Place,
 }
 
 impl Worker {
@@ -198,8 +199,7 @@ impl Worker {
         self.settle(id);
     }
 
-    /// A socket is ready. When its connection was closed earlier in this turn, or its slot has a
-    /// new tenant since, nobody is found.
+    /// A socket is ready. If its connection is closed now, or its slot another's, nobody is found.
     fn ready(&mut self, id: ConnId, flags: EventFlags) {
         let Some(conn) = self.conns.get(id) else { return };
         // Told whether asked for or not: the peer is gone for good.

@@ -88,9 +88,10 @@ struct Conn {
     shared: &'static Shared,
     counters: &'static Counters,
     id: ConnId,
+    /// Before the socket: whoever sees the connection end finds the place free.
+    _place: Place,
     socket: TcpStream,
     state: Mutex<State>,
-    _place: Place,
 }
 
 /// In echo the worker keeps it locked for the client's life: nobody else wants it.

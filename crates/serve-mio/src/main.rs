@@ -103,6 +103,8 @@ struct Worker {
 }
 
 struct Conn {
+    /// Before the socket: whoever sees the connection end finds the place free.
+    _place: Place,
     socket: TcpStream,
     session: Session,
     outbox: Outbox,
@@ -110,7 +112,6 @@ struct Conn {
     readable: bool,
     writable: bool,
     reading: bool,
-    _place: Place,
 }
 
 impl Worker {
@@ -205,8 +206,7 @@ impl Worker {
         self.settle(id);
     }
 
-    /// A socket is ready. When its connection was closed earlier in this turn, or its slot has a
-    /// new tenant since, nobody is found.
+    /// A socket is ready. If its connection is closed now, or its slot another's, nobody is found.
     fn ready(&mut self, id: ConnId, event: &Event) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.readable |= event.is_readable();

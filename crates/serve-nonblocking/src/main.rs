@@ -111,12 +111,13 @@ struct Worker {
 }
 
 struct Conn {
+    /// Before the socket: whoever sees the connection end finds the place free.
+    _place: Place,
     socket: TcpStream,
     session: Session,
     outbox: Outbox,
     /// Whether to ask it for bytes.
     reading: bool,
-    _place: Place,
 }
 
 impl Worker {

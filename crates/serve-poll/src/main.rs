@@ -101,10 +101,11 @@ struct Conn {
     at: usize, // Where its socket is in `watched`.
     session: Session,
     outbox: Outbox,
-    _place: Place,
 }
 
 struct Watched {
+    /// Before the socket: whoever sees the connection end finds the place free.
+    _place: Place,
     socket: TcpStream,
     id: ConnId,
     interest: PollFlags, // What poll is to watch for.
@@ -188,16 +189,15 @@ impl Worker {
         let Some(place) = launch.admit(&socket, peer, self.counters) else { return };
         let session = Session::new(&launch.settings, self.now);
         let (at, outbox) = (self.watched.len(), Outbox::default());
-        let (id, _) = self.conns.insert(Conn { at, session, outbox, _place: place });
-        self.watched.push(Watched { socket, id, interest: PollFlags::IN });
+        let (id, _) = self.conns.insert(Conn { at, session, outbox });
+        self.watched.push(Watched { _place: place, socket, id, interest: PollFlags::IN });
         if let Some(hub) = &self.shared.hub {
             lock(hub).open(id, &peer.to_string(), self.now);
         }
         self.settle(id);
     }
 
-    /// A socket is ready. When its connection was closed earlier in this turn, or its slot has a
-    /// new tenant since, nobody is found.
+    /// A socket is ready. If its connection is closed now, or its slot another's, nobody is found.
     fn ready(&mut self, id: ConnId, flags: PollFlags) {
         let Some(conn) = self.conns.get(id) else { return };
         // Told whether asked for or not: the peer is gone for good.
@@ -355,7 +355,7 @@ impl Worker {
 
     fn close(&mut self, id: ConnId, reason: &str) {
         let Some(conn) = self.conns.remove(id) else { return };
-        self.watched.swap_remove(conn.at);
+        let _closed = self.watched.swap_remove(conn.at);
         if let Some(moved) = self.watched.get(conn.at).and_then(|it| self.conns.get_mut(it.id)) {
             moved.at = conn.at;
         }

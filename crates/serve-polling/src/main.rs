@@ -102,12 +102,13 @@ struct Worker {
 }
 
 struct Conn {
+    /// Before the socket: whoever sees the connection end finds the place free.
+    _place: Place,
     socket: TcpStream,
     session: Session,
     outbox: Outbox,
     /// What polling has been told to watch for, until it forgets.
     interest: Option<Event>,
-    _place: Place,
 }
 
 impl Worker {
@@ -200,8 +201,7 @@ impl Worker {
         self.settle(id);
     }
 
-    /// A socket is ready. When its connection was closed earlier in this turn, or its slot has a
-    /// new tenant since, nobody is found.
+    /// A socket is ready. If its connection is closed now, or its slot another's, nobody is found.
     fn ready(&mut self, id: ConnId, event: Event) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let reading = conn.interest.is_some_and(|interest| interest.readable);

@@ -111,10 +111,11 @@ struct Conn {
     at: usize, // Where its socket is in `watched`.
     session: Session,
     outbox: Outbox,
-    _place: Place,
 }
 
 struct Watched {
+    /// Before the socket: whoever sees the connection end finds the place free.
+    _place: Place,
     socket: TcpStream,
     id: ConnId,
     interest: (bool, bool), // Whether it goes into the set to read, and into the set to write.
@@ -205,16 +206,15 @@ impl Worker {
         }
         let session = Session::new(&launch.settings, self.now);
         let (at, outbox) = (self.watched.len(), Outbox::default());
-        let (id, _) = self.conns.insert(Conn { at, session, outbox, _place: place });
-        self.watched.push(Watched { socket, id, interest: (true, false) });
+        let (id, _) = self.conns.insert(Conn { at, session, outbox });
+        self.watched.push(Watched { _place: place, socket, id, interest: (true, false) });
         if let Some(hub) = &self.shared.hub {
             lock(hub).open(id, &peer.to_string(), self.now);
         }
         self.settle(id);
     }
 
-    /// A socket is ready. When its connection was closed earlier in this turn, or its slot has a
-    /// new tenant since, nobody is found.
+    /// A socket is ready. If its connection is closed now, or its slot another's, nobody is found.
     fn ready(&mut self, id: ConnId, flags: (bool, bool)) {
         if flags.0 && self.conns.get(id).is_some_and(|conn| self.watched[conn.at].interest.0) {
             self.read(id);
@@ -365,7 +365,7 @@ impl Worker {
 
     fn close(&mut self, id: ConnId, reason: &str) {
         let Some(conn) = self.conns.remove(id) else { return };
-        self.watched.swap_remove(conn.at);
+        let _closed = self.watched.swap_remove(conn.at);
         if let Some(moved) = self.watched.get(conn.at).and_then(|it| self.conns.get_mut(it.id)) {
             moved.at = conn.at;
         }

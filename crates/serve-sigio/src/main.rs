@@ -103,13 +103,14 @@ struct Worker {
 }
 
 struct Conn {
+    /// Before the socket: whoever sees the connection end finds the place free.
+    _place: Place,
     socket: TcpStream,
     session: Session,
     outbox: Outbox,
     /// What was told and no system call has shown to be over; and whether we want to read.
     ready: PollFlags,
     reading: bool,
-    _place: Place,
 }
 
 impl Worker {

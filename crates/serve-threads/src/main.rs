@@ -83,11 +83,12 @@ struct Conn {
     shared: &'static Shared,
     counters: &'static Counters,
     id: ConnId,
+    /// Before the socket: whoever sees the connection end finds the place free.
+    _place: Place,
     socket: TcpStream,
     state: Mutex<State>,
     /// Chat: there is something to write, or nothing any more.
     changed: Condvar,
-    _place: Place,
 }
 
 /// In echo the connection's thread keeps it locked for life: nobody else wants it.

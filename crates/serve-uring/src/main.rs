@@ -100,13 +100,14 @@ struct Worker {
 }
 
 struct Conn {
+    /// Before the socket: whoever sees the connection end finds the place free.
+    _place: Place,
     socket: TcpStream,
     session: Session,
     outbox: Outbox,
     flight: Flight,
     /// Whether what is received is welcome.
     reading: bool,
-    _place: Place,
 }
 
 impl Worker {
