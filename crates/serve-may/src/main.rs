@@ -154,6 +154,7 @@ impl Shared {
             room.members.ids().filter_map(|id| room.members.get(id).cloned()).collect()
         });
         members.iter().for_each(|member| member.wake(&member.news));
+        let _ = rustix::net::shutdown(self.listener.inner(), rustix::net::Shutdown::Both);
         self.listener.waker().wakeup();
         self.alarm.notify_one();
     }
@@ -335,7 +336,7 @@ impl Connection {
         }
         if full {
             self.counters.slow_cut.add(1);
-            shared.tell(None, |room| room.hub.cut(self.id, "SendQ exceeded"));
+            shared.tell(None, |room| room.hub.cut(self.id, protocol::SENDQ_EXCEEDED));
         }
         self.write()
     }
