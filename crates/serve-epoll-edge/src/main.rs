@@ -5,9 +5,8 @@
 //! written when the server stops and when another worker has mail for one of its members.
 //!
 //! Edge-triggered means that `epoll_wait` tells what has happened and never what was there before.
-//! So each connection keeps its ready bits until a system call shows that they are over, and who
-//! may have more to read is listed: until that list is empty, it does not sleep. What we cannot
-//! use need not be switched off: each socket is registered once, with no other `epoll_ctl` at all.
+//! So a connection keeps its ready bits until a system call shows that they are over, and who may
+//! have more to read is listed: no sleep then. A socket is registered once, and never switched off.
 //!
 //! Run: `cargo run --release -p serve-epoll-edge -- --mode chat`
 //! Read next: `serve-epoll-level`, where the kernel remembers, and `serve-mio`, where this travels.
@@ -155,6 +154,7 @@ impl Worker {
             mem::take(&mut self.listed).into_iter().for_each(|id| self.read(id));
             for event in ready {
                 match event.data.u64() {
+                    LISTENER if self.accept_at < Time::NEVER => {} // `expire` goes on with it.
                     LISTENER => self.accept(),
                     WAKE => self.woken(),
                     token => self.ready(ConnId::from_bits(token), event.flags),
@@ -318,7 +318,7 @@ impl Worker {
                 self.dirty.extend(conn.outbox.is_empty().then_some(to));
                 if conn.session.post(parcel, self.now, &mut conn.outbox).is_err() {
                     self.counters.slow_cut.add(1);
-                    lock(hub).cut(to, "SendQ exceeded");
+                    lock(hub).cut(to, protocol::SENDQ_EXCEEDED);
                 }
                 self.deadlines.set(to, conn.session.deadline(&conn.outbox));
             }
