@@ -13,7 +13,6 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::mem;
 use std::net::{self, Shutdown, SocketAddr};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +39,8 @@ const READ_BUFFER: usize = 64 << 10;
 const SLICES: usize = 64;
 /// How long to leave the listener alone when there are no descriptors to be had.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+/// What a worker is made of.
+type Own = (Poll, net::TcpListener);
 
 fn main() -> ExitCode {
     let about = "Echo or chat on mio, edge-triggered: one event loop for each worker";
@@ -58,8 +59,8 @@ fn serve(launch: &'static Launch) -> Result<(), Failure> {
     }));
 
     let mut threads = Vec::new();
-    for (index, (poll, listener)) in polls.into_iter().zip(launch.listen_each()?).enumerate() {
-        let worker = Worker::new(index, shared, poll, listener).map_err(Failure::of("mio"))?;
+    for (index, own) in polls.into_iter().zip(launch.listen_each()?).enumerate() {
+        let worker = Worker::new(index, shared, own).map_err(Failure::of("mio"))?;
         let run = || worker.run().unwrap_or_else(|failure| launch.abort(&failure));
         threads.push(thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?);
     }
@@ -89,9 +90,9 @@ struct Worker {
     /// When to accept again, for what has been announced and was not accepted.
     accept_at: Time,
     conns: Slots<Conn>,
-    deadlines: Deadlines,
     /// Who has more to read, which is not announced again.
     listed: BTreeSet<ConnId>,
+    deadlines: Deadlines,
     /// When to stop for good, once the server stops.
     drain_until: Time,
     /// The instant of this turn.
@@ -115,12 +116,7 @@ struct Conn {
 }
 
 impl Worker {
-    fn new(
-        index: usize,
-        shared: &'static Shared,
-        poll: Poll,
-        listener: net::TcpListener,
-    ) -> io::Result<Worker> {
+    fn new(index: usize, shared: &'static Shared, (poll, listener): Own) -> io::Result<Worker> {
         listener.set_nonblocking(true)?;
         let mut listener = TcpListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -132,8 +128,8 @@ impl Worker {
             listener: Some(listener),
             accept_at: Time::NEVER,
             conns: Slots::new(index),
-            deadlines: Deadlines::default(),
             listed: BTreeSet::new(),
+            deadlines: Deadlines::default(),
             drain_until: Time::NEVER,
             now: shared.launch.now(),
             buffer: vec![0; READ_BUFFER],
@@ -154,9 +150,10 @@ impl Worker {
             }
             self.counters.wakeups.add(1);
             self.now = self.shared.launch.now();
-            mem::take(&mut self.listed).into_iter().for_each(|id| self.read(id));
+            std::mem::take(&mut self.listed).into_iter().for_each(|id| self.read(id));
             for event in &events {
                 match event.token() {
+                    LISTENER if self.accept_at < Time::NEVER => {} // `expire` goes on with it.
                     LISTENER => self.accept(),
                     WAKE => self.woken(),
                     Token(bits) => self.ready(ConnId::from_bits(bits as u64), event),
@@ -211,6 +208,10 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.readable |= event.is_readable();
         conn.writable |= event.is_writable();
+        // Told whether asked for or not: the peer is gone for good.
+        if !conn.reading && event.is_error() {
+            return self.close(id, "Connection reset");
+        }
         if !conn.outbox.is_empty() {
             self.write(id);
         }
@@ -293,7 +294,7 @@ impl Worker {
             }
             Next::Close => return self.close(id, "Connection closed"),
         };
-        if !mem::replace(&mut conn.reading, read) && read && conn.readable {
+        if !std::mem::replace(&mut conn.reading, read) && read && conn.readable {
             self.listed.insert(id);
         }
         self.deadlines.set(id, conn.session.deadline(&conn.outbox));
@@ -318,7 +319,7 @@ impl Worker {
                 self.dirty.extend(conn.outbox.is_empty().then_some(to));
                 if conn.session.post(parcel, self.now, &mut conn.outbox).is_err() {
                     self.counters.slow_cut.add(1);
-                    lock(hub).cut(to, "SendQ exceeded");
+                    lock(hub).cut(to, protocol::SENDQ_EXCEEDED);
                 }
                 self.deadlines.set(to, conn.session.deadline(&conn.outbox));
             }

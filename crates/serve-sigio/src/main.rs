@@ -29,7 +29,7 @@ use rustix::event::PollFlags;
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 use rustix::thread::{Pid, gettid};
 
-use crate::signals::{Signals, Told};
+use crate::signals::{Signals, Told, wake};
 
 /// Connections accepted in one turn, so that a storm of them does not starve those inside.
 const ACCEPTS: usize = 64;
@@ -89,7 +89,7 @@ struct Worker {
     /// When to accept again, for what has been announced and was not accepted.
     accept_at: Time,
     conns: Slots<Conn>,
-    /// Who has more to read, which is not announced again. Each is read once in a turn.
+    /// Who has more to read, which nobody tells again. Each is read once a turn, after all signals.
     listed: BTreeSet<ConnId>,
     deadlines: Deadlines,
     /// When to stop for good, once the server stops.
@@ -148,7 +148,8 @@ impl Worker {
                     Told::Socket(fd, flags) => match self.owners.get(&fd) {
                         Some(&id) => self.ready(id, flags),
                         // The listener's, or closed since: to accept in vain harms nobody.
-                        None => self.accept_at = self.accept_at.min(self.now),
+                        None if self.accept_at < Time::NEVER => {} // `expire` goes on with it.
+                        None => self.accept_at = self.now,
                     },
                     Told::Wake => self.woken(),
                     Told::Overflow => self.overflow()?,
@@ -206,6 +207,10 @@ impl Worker {
             conn.ready.insert(PollFlags::PRI); // Told twice: there may be more than one thing.
         }
         conn.ready.insert(flags);
+        // Told whether asked for or not; but maybe of the former owner, so the socket is asked.
+        if !conn.reading && flags.contains(PollFlags::ERR) && signals::has_failed(&conn.socket) {
+            return self.close(id, "Connection reset");
+        }
         self.write(id);
     }
 
@@ -306,7 +311,7 @@ impl Worker {
                 self.dirty.extend(conn.outbox.is_empty().then_some(to));
                 if conn.session.post(parcel, self.now, &mut conn.outbox).is_err() {
                     self.counters.slow_cut.add(1);
-                    lock(hub).cut(to, "SendQ exceeded");
+                    lock(hub).cut(to, protocol::SENDQ_EXCEEDED);
                 }
                 self.deadlines.set(to, conn.session.deadline(&conn.outbox));
             }
@@ -357,7 +362,7 @@ impl Worker {
     fn overflow(&mut self) -> Result<(), Failure> {
         self.counters.overflows.add(1);
         self.signals.discard();
-        self.accept_at = self.accept_at.min(self.now);
+        self.accept_at = if self.accept_at < Time::NEVER { self.accept_at } else { self.now };
         self.woken();
         let ids: Vec<_> = self.conns.ids().collect();
         let sockets = ids.iter().filter_map(|id| Some(&self.conns.get(*id)?.socket));
@@ -387,11 +392,6 @@ fn send(mut socket: &TcpStream, outbox: &Outbox) -> io::Result<usize> {
         1 => socket.write(&slices[0]),
         count => socket.write_vectored(&slices[..count]),
     }
-}
-
-/// If there is no room in the queue, the thread is to believe that it has missed something.
-fn wake(thread: &OnceLock<Pid>) {
-    let _ = signals::wake(*thread.wait()) || signals::overflow(*thread.wait());
 }
 
 /// A panic ends the process, so no lock is found poisoned.

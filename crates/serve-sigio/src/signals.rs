@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
+use std::sync::OnceLock;
 
 use nix::libc::{self, signalfd_siginfo};
 use nix::sys::signal::{SigSet, Signal};
@@ -26,7 +27,8 @@ const SIZE: usize = size_of::<signalfd_siginfo>();
 
 /// What a signal says.
 pub(crate) enum Told {
-    /// Something happened to this descriptor: reading (IN), writing (OUT) or both are worth trying.
+    /// Something happened to this descriptor: reading (IN), writing (OUT) or both are worth trying,
+    /// and if it is not to be read, asking whether it has failed (ERR).
     Socket(RawFd, PollFlags),
     /// Another thread has something for this one.
     Wake,
@@ -144,13 +146,19 @@ fn told(signal: libc::c_int, fd: u32, band: u32) -> Told {
     }
 }
 
-/// What is worth trying. What went wrong, a call will say.
+/// What is worth trying. What went wrong (ERR), a call will say.
 fn worth(flags: PollFlags) -> PollFlags {
     let gone = flags.intersects(PollFlags::ERR | PollFlags::HUP);
     let mut worth = PollFlags::empty();
     worth.set(PollFlags::IN, gone || flags.intersects(PollFlags::IN | PollFlags::PRI));
     worth.set(PollFlags::OUT, gone || flags.contains(PollFlags::OUT));
+    worth.set(PollFlags::ERR, gone);
     worth
+}
+
+/// Whether the connection is gone for good. It tells only once.
+pub(crate) fn has_failed(socket: &TcpStream) -> bool {
+    socket.take_error().map_or(true, |error| error.is_some())
 }
 
 /// What is worth trying for each of `sockets` now, whatever signals say. PRI says that there may be
@@ -194,15 +202,12 @@ pub(crate) fn arm(socket: &impl AsRawFd) -> io::Result<()> {
     if armed { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Sends [`Told::Wake`] to a thread of this process; false when there is no room in the queue.
-pub(crate) fn wake(thread: Pid) -> bool {
-    send(thread, wake_signal())
-}
-
-/// Sends [`Told::Overflow`] to a thread of this process, for which there always is room: an
-/// ordinary signal is pending or it is not.
-pub(crate) fn overflow(thread: Pid) -> bool {
-    send(thread, libc::SIGIO)
+/// Sends [`Told::Wake`] to a thread of this process, once it has started. If there is no room in
+/// the queue, the thread is to believe that it has missed something: for [`Told::Overflow`] there
+/// always is room, because an ordinary signal is pending or it is not.
+pub(crate) fn wake(thread: &OnceLock<Pid>) {
+    let thread = *thread.wait();
+    let _ = send(thread, wake_signal()) || send(thread, libc::SIGIO);
 }
 
 fn send(thread: Pid, signal: libc::c_int) -> bool {

@@ -12,12 +12,14 @@ use crate::watchdog::Ctx;
 
 pub(super) const ECHO: &[Case] = cases![Echo:
     one_over_max_connections_is_told_and_the_place_is_free_again,
+    whoever_sees_the_end_finds_the_place_free,
     too_many_from_one_address_are_told,
 ];
 
 pub(super) const CHAT: &[Case] = cases![Chat:
     a_flooding_member_is_slowed_and_then_cut,
     a_small_flood_is_slowed_and_loses_nothing,
+    a_flooding_member_that_resets_is_gone_at_once,
     a_burst_is_not_a_flood,
     five_hundred_slow_newcomers_are_cut_at_the_deadline,
     a_silent_member_is_pinged_and_then_cut,
@@ -37,6 +39,18 @@ fn one_over_max_connections_is_told_and_the_place_is_free_again(ctx: &Ctx) {
     inside.iter_mut().for_each(|client| client.round_trip("still inside"));
     leave(inside.pop().expect("three are inside"));
     is_served_in_the_end(&server);
+}
+
+/// 33: Who has seen its connection end may come back at once: nobody else holds the place.
+fn whoever_sees_the_end_finds_the_place_free(ctx: &Ctx) {
+    let server = ctx.echo(&["--max-connections", "1", "--workers", "2"]);
+    for _ in 0..3000 {
+        let mut client = server.client();
+        client.send("mine\n");
+        client.half_close();
+        client.expect("mine\n");
+        client.expect_end();
+    }
 }
 
 /// 33: The same in chat, in its own words.
@@ -123,6 +137,20 @@ fn a_small_flood_is_slowed_and_loses_nothing(ctx: &Ctx) {
     }
     assert!(started.elapsed() > Duration::from_millis(200), "not slowed: {:?}", started.elapsed());
     ann.hears_nothing();
+}
+
+/// 31: A member that is not read, because it floods, is gone as soon as its connection is reset:
+/// what it has said beyond its ration does not outlive it.
+fn a_flooding_member_that_resets_is_gone_at_once(ctx: &Ctx) {
+    const LINES: usize = 40;
+    let server = ctx.chat(&["--flood-interval", "200ms"]);
+    let (mut flooder, mut witness) = (server.member("flooder"), server.member("witness"));
+    gather("#c", &mut [&mut flooder, &mut witness]);
+    flooder.client.send((0..LINES).map(|n| format!("PRIVMSG #c :{n}\r\n")).collect::<String>());
+    witness.expect("flooder PRIVMSG #c 0");
+    flooder.client.reset();
+    let heard = witness.through("QUIT").len();
+    assert!(heard < LINES, "all {heard} lines were heard before it was gone");
 }
 
 /// 31: A burst is allowed: ten lines at once are answered.
