@@ -364,7 +364,7 @@ impl Connection {
         }
         if full {
             worker.counters.slow_cut.add(1);
-            worker.tell(None, |hub| hub.cut(self.id, "SendQ exceeded"));
+            worker.tell(None, |hub| hub.cut(self.id, protocol::SENDQ_EXCEEDED));
         }
     }
 

@@ -305,7 +305,7 @@ impl Worker {
                 self.dirty.extend(conn.outbox.is_empty().then_some(to));
                 if conn.session.post(parcel, self.now, &mut conn.outbox).is_err() {
                     self.counters.slow_cut.add(1);
-                    lock(hub).cut(to, "SendQ exceeded");
+                    lock(hub).cut(to, protocol::SENDQ_EXCEEDED);
                 }
                 self.deadlines.set(to, conn.session.deadline(&conn.outbox));
             }

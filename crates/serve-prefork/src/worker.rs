@@ -295,7 +295,7 @@ impl Conn {
             *cut &= !matches!(mail.parcel, Parcel::Close(_));
             if session.post(mail.parcel, now, outbox).is_err() {
                 self.worker.counters.slow_cut.add(1);
-                (*cut, *untold) = (true, Some((frame::CUT, "SendQ exceeded")));
+                (*cut, *untold) = (true, Some((frame::CUT, protocol::SENDQ_EXCEEDED)));
             }
         }
     }

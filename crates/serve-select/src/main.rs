@@ -29,7 +29,6 @@ use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 /// Tokens that are no [`ConnId`]: their top byte is not zero.
 const LISTENER: u64 = u64::MAX;
 const WAKE: u64 = u64::MAX - 1;
-
 /// From here on there is no bit for a descriptor: C writes past the end of the set, nix panics.
 const BEYOND: i32 = FD_SETSIZE as i32;
 /// Some of those below are the server's own.
@@ -202,7 +201,8 @@ impl Worker {
         let Some(place) = launch.admit(&socket, peer, self.counters) else { return };
         if socket.as_raw_fd() >= BEYOND {
             self.counters.refused.add(1);
-            return drop((&socket).write(b"ERROR :The server is full\r\n"));
+            let error = if self.shared.hub.is_some() { "ERROR :The" } else { "ERR the" };
+            return drop((&socket).write(format!("{error} server is full\r\n").as_bytes()));
         }
         let session = Session::new(&launch.settings, self.now);
         let (at, outbox) = (self.watched.len(), Outbox::default());
@@ -316,7 +316,7 @@ impl Worker {
                 self.dirty.extend(conn.outbox.is_empty().then_some(to));
                 if conn.session.post(parcel, self.now, &mut conn.outbox).is_err() {
                     self.counters.slow_cut.add(1);
-                    lock(hub).cut(to, "SendQ exceeded");
+                    lock(hub).cut(to, protocol::SENDQ_EXCEEDED);
                 }
                 self.deadlines.set(to, conn.session.deadline(&conn.outbox));
             }

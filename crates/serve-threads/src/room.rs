@@ -37,7 +37,7 @@ impl Shared {
                 let state = &mut *lock(&conn.state);
                 if state.session.post(parcel, now, &mut state.outbox).is_err() {
                     conn.counters.slow_cut.add(1);
-                    hub.cut(to, "SendQ exceeded");
+                    hub.cut(to, protocol::SENDQ_EXCEEDED);
                 }
                 if mem::take(&mut state.waits) {
                     idle.push(Arc::clone(conn));

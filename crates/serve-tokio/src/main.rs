@@ -360,7 +360,7 @@ impl Connection {
         }
         if full {
             worker.counters().slow_cut.add(1);
-            worker.tell(None, |room| room.hub.cut(self.id, "SendQ exceeded"));
+            worker.tell(None, |room| room.hub.cut(self.id, protocol::SENDQ_EXCEEDED));
         }
         self.write()
     }
