@@ -98,10 +98,11 @@ impl Outbox {
         if len > limits.sendq || now >= self.deadline(limits) {
             return Err(Full);
         }
+        if self.len() <= limits.high_water() {
+            self.over_since = None; // It has read since it was over it.
+        }
         if len > limits.high_water() {
             self.over_since.get_or_insert(now);
-        } else {
-            self.over_since = None;
         }
         if !message.is_empty() {
             self.len += message.len();
@@ -352,6 +353,35 @@ mod tests {
                     let (now, longer) = places.next().expect("it was lent");
                     prop_assert!(*start == now && *len <= longer, "moved");
                 }
+            }
+        }
+
+        /// Against a clock that starts when the queue comes to be over the soft limit and stops
+        /// as soon as it is not: who has read is given the whole grace time again.
+        #[test]
+        fn the_grace_time_begins_when_the_soft_limit_is_passed(
+            steps in prop::collection::vec((0..4_u8, 0..16_usize), 0..60),
+        ) {
+            let grace = Duration::from_millis(20);
+            let limits = Limits { sendq: 4000, sendq_grace: grace, ..Limits::default() };
+            let (mut outbox, mut now, mut since) = (Outbox::default(), Time::ZERO, None);
+            for (step, size) in steps {
+                let len = outbox.len();
+                match step {
+                    0 => now = now + Duration::from_millis(size as u64),
+                    1 => outbox.advance(len * size / 15),
+                    _ => {
+                        let more = size * 100;
+                        let late = since.is_some_and(|since| now >= since + grace);
+                        let full = late || len + more > limits.sendq;
+                        let shared = outbox.share(message(&vec![b'x'; more]), &limits, now);
+                        prop_assert_eq!(shared.is_err(), full);
+                    }
+                }
+                let over = outbox.len() > limits.high_water();
+                since = over.then(|| since.unwrap_or(now));
+                let deadline = since.map_or(Time::NEVER, |since| since + grace);
+                prop_assert_eq!(outbox.deadline(&limits), deadline);
             }
         }
     }
