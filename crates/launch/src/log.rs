@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -14,8 +15,8 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Writes to standard error. A standard error that is closed or full of errors hurts nobody:
-/// every failure to write is ignored.
+/// Writes to standard error. A standard error that is closed, full or full of errors hurts nobody:
+/// every failure to write is ignored, and a line that would have to wait is dropped.
 pub struct Log {
     name: &'static str,
     format: Format,
@@ -58,7 +59,12 @@ impl Log {
     }
 
     fn line(&self, text: &str) {
-        // One write a line, so that the lines of several threads do not mix.
-        let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+        let mut stderr = std::io::stderr().lock();
+        // A pipe that is ready takes 4 KiB (PIPE_BUF) without waiting, and no line is that long.
+        let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
+        if poll(&mut ready, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
+            // One write a line, so that the lines of several processes do not mix.
+            let _ = stderr.write_all(format!("{text}\n").as_bytes());
+        }
     }
 }

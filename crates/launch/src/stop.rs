@@ -87,8 +87,8 @@ impl<E: Send + Sync + 'static> Launch<E> {
                             self.report();
                             std::process::exit(0);
                         };
-                        self.log.info("told to stop: draining");
                         wake();
+                        self.log.info("told to stop: draining");
                     }
                     Err(_) => {}
                 }

@@ -26,6 +26,7 @@ pub(super) const ECHO: &[Case] = cases![Echo:
     other_addresses_need_public,
     a_closed_standard_output_does_not_hurt,
     a_closed_standard_error_does_not_hurt,
+    a_full_standard_error_does_not_hurt,
     a_full_standard_output_does_not_hurt,
     the_counters_tell_the_truth,
 ];
@@ -328,6 +329,21 @@ fn a_closed_standard_error_does_not_hurt(ctx: &Ctx) {
     server.client().reset();
     server.serves();
     server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0), "the exit code");
+}
+
+/// 51: Nor does it wait for whoever has stopped reading what it logs: its standard error is a pipe
+/// that is full and stays so. It serves, counts for nobody, and stops when told to.
+fn a_full_standard_error_does_not_hurt(ctx: &Ctx) {
+    let fill = "pipe=$(mktemp -u) && mkfifo \"$pipe\" && exec 2<>\"$pipe\" && \
+        dd if=/dev/zero of=\"$pipe\" bs=4096 oflag=nonblock 2>/dev/null; rm \"$pipe\"";
+    let mut server = ctx.echo_after(fill, &["--drain-timeout", "10m"]);
+    let mut client = server.client();
+    client.round_trip("here");
+    server.signal(Signal::USR1);
+    client.round_trip("still here");
+    server.signal(Signal::TERM);
+    client.expect_end();
     assert_eq!(server.wait().code(), Some(0), "the exit code");
 }
 
