@@ -79,7 +79,19 @@ pub struct Launch<E = NoExtra> {
     started: Instant,
 }
 
+/// The most bytes read from one connection in one turn, in all models: [`Launch::read_size`] says
+/// how many here.
+pub const READ_SIZE: usize = 64 << 10;
+
 impl<E> Launch<E> {
+    /// How many bytes to read from one connection in one turn: the budget that keeps one from
+    /// starving the others. With `--work` it is small, since the time that a turn takes is then a
+    /// matter of lines, of which each byte may be one.
+    #[must_use]
+    pub fn read_size(&self) -> usize {
+        if self.work.is_zero() { READ_SIZE } else { 1 << 10 }
+    }
+
     /// Now, since the start of the server. Read it once per turn of the loop.
     #[must_use]
     pub fn now(&self) -> Time {

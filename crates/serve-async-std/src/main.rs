@@ -36,8 +36,6 @@ use futures_lite::future::{self, race};
 use launch::{Counters, Failure, Launch, Place};
 use protocol::{ConnId, Due, Hub, Inbox, Mail, Mode, Next, Outbox, Session, Slots, Time};
 
-/// Bytes read from one connection in one turn.
-const READ_BUFFER: usize = 64 << 10;
 /// The most slices in one vectored write.
 const SLICES: usize = 64;
 /// How long to leave the listener alone when there are no descriptors to be had.
@@ -50,7 +48,7 @@ thread_local! {
     /// Which of the threads that run tasks this one is.
     static INDEX: usize = THREADS.fetch_add(1, Ordering::Relaxed);
     /// What is being read: a task that waits holds no buffer.
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BUFFER]);
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Why a connection ends, for those who shared a channel with it.
@@ -274,6 +272,7 @@ impl Connection {
             return Poll::Pending;
         }
         BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(self.worker.launch.read_size(), 0);
             let Ok(len) = ready!(Pin::new(&mut self.socket).poll_read(cx, buffer)) else {
                 self.worker.counters().read_errors.add(1);
                 return Poll::Ready(Err("Connection reset"));

@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(launch: &'static Launch) -> Result<(), Failure> {
-    drop(runtime()?); // Says now if it cannot be had.
+    drop(runtime(launch)?); // Says now if it cannot be had.
     let hub = Mutex::new(Hub::new(Arc::clone(&launch.settings), launch.workers));
     let chat = launch.settings.mode == Mode::Chat;
     let wakes = (0..launch.workers).map(|_| Event::new()).collect();
@@ -66,7 +66,7 @@ fn serve(launch: &'static Launch) -> Result<(), Failure> {
     for (index, listener) in launch.listen_each()?.into_iter().enumerate() {
         // A ring belongs to the thread that makes it.
         let run = move || {
-            let runtime = runtime().unwrap_or_else(|failure| launch.abort(&failure));
+            let runtime = runtime(launch).unwrap_or_else(|failure| launch.abort(&failure));
             let worker: &'static Worker = Box::leak(Box::new(Worker::new(index, shared)));
             runtime.block_on(accept(worker, listener));
         };

@@ -9,7 +9,7 @@ use compio::driver::ProactorBuilder;
 use compio::io::AsyncWrite;
 use compio::net::TcpStream;
 use compio::runtime::{Runtime, RuntimeBuilder};
-use launch::Failure;
+use launch::{Failure, Launch};
 use protocol::{Outbox, Time};
 
 /// Buffers that the kernel receives into, for all of a worker's connections: together small enough
@@ -24,12 +24,12 @@ const TASKS: usize = 256;
 const SLICES: usize = 64;
 
 /// A runtime for this thread. Nothing else than io_uring is compiled in, so it falls back to none.
-pub(crate) fn runtime() -> Result<Runtime, Failure> {
+pub(crate) fn runtime(launch: &Launch) -> Result<Runtime, Failure> {
     let mut ring = ProactorBuilder::new();
     // Without TASKRUN_FLAG: while it is raised, compio does not ask for completions, and those that
     // are deferred never come.
     ring.cqsize(COMPLETIONS).single_issuer(true).defer_taskrun(true);
-    ring.buffer_pool_size(BUFFERS).buffer_pool_buffer_len(BUFFER_LEN);
+    ring.buffer_pool_size(BUFFERS).buffer_pool_buffer_len(BUFFER_LEN.min(launch.read_size()));
     let built = RuntimeBuilder::new().with_proactor(ring).event_interval(TASKS).build();
     let built = built.and_then(|runtime| runtime.buffer_pool().map(|_| runtime));
     let because = |error| format!("io_uring cannot be had here: {error}; choose another server");

@@ -37,8 +37,6 @@ const WAKE: u64 = u64::MAX - 1;
 const EVENTS: usize = 256;
 /// Connections accepted in one turn, so that a storm of them does not starve those inside.
 const ACCEPTS: usize = 64;
-/// Bytes read from one connection in one turn. One buffer serves all: nothing stays in it.
-const READ_BUFFER: usize = 64 << 10;
 /// The most slices in one vectored write.
 const SLICES: usize = 64;
 /// How long to leave the listener alone when there are no descriptors to be had.
@@ -129,7 +127,7 @@ impl Worker {
             deadlines: Deadlines::default(),
             drain_until: Time::NEVER,
             now: shared.launch.now(),
-            buffer: vec![0; READ_BUFFER],
+            buffer: vec![0; shared.launch.read_size()],
             mail: Vec::new(),
             dirty: Vec::new(),
         })

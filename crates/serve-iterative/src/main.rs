@@ -28,8 +28,6 @@ use protocol::{ConnId, Due, Hub, Mail, Mode, Next, Outbox, Session, Slots};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, sendmsg};
 
-/// Bytes of one read. One buffer serves all clients of a worker, one after another.
-const READ_BUFFER: usize = 64 << 10;
 /// The most slices in one vectored write.
 const SLICES: usize = 64;
 /// How long to wait in `send`, or for descriptors to be had, before looking again; in chat also how
@@ -105,7 +103,7 @@ struct State {
 impl Shared {
     /// The life of a worker: one client after another.
     fn run(&'static self, listener: &TcpListener, counters: &'static Counters) {
-        let mut buffer = Box::new_uninit_slice(READ_BUFFER);
+        let mut buffer = Box::new_uninit_slice(self.launch.read_size());
         while !self.launch.stop.requested() {
             match listener.accept() {
                 Ok((socket, peer)) => self.admit(socket, peer.ip(), counters, &mut buffer),

@@ -39,8 +39,6 @@ const STACK: usize = 64 << 10;
 const SPARE_STACKS: usize = 64;
 /// Linux lets a process have 65,530 mappings. A stack takes two, and may panics if it gets none.
 const MOST_COROUTINES: usize = 65_530 / 5 * 2;
-/// Bytes of one read. Each worker has one such buffer.
-const READ_BUFFER: usize = 64 << 10;
 /// Reads in one turn, before the others.
 const MOST_READS: u32 = 16;
 /// The most slices in one vectored write.
@@ -269,7 +267,7 @@ impl Connection {
     #[inline(never)]
     fn read(&mut self) -> Result<(), Reason> {
         BUFFER.with_borrow_mut(|buffer| {
-            buffer.resize(READ_BUFFER, 0);
+            buffer.resize(self.shared.launch.read_size(), 0);
             match recv(self.socket.inner(), &mut buffer[..], RecvFlags::empty()) {
                 Ok((len, _)) => {
                     self.counters.bytes_in.add(len as u64);

@@ -33,8 +33,6 @@ const _: () = assert!(usize::BITS == 64, "a ConnId fits a token");
 const EVENTS: usize = 256;
 /// Connections accepted in one turn, so that a storm of them does not starve those inside.
 const ACCEPTS: usize = 64;
-/// Bytes read from one connection in one turn. One buffer serves all: nothing stays in it.
-const READ_BUFFER: usize = 64 << 10;
 /// The most slices in one vectored write.
 const SLICES: usize = 64;
 /// How long to leave the listener alone when there are no descriptors to be had.
@@ -132,7 +130,7 @@ impl Worker {
             deadlines: Deadlines::default(),
             drain_until: Time::NEVER,
             now: shared.launch.now(),
-            buffer: vec![0; READ_BUFFER],
+            buffer: vec![0; shared.launch.read_size()],
             mail: Vec::new(),
             dirty: Vec::new(),
         })
@@ -220,7 +218,7 @@ impl Worker {
 
     /// Reads until the socket would block, as mio demands, or until the budget is spent.
     fn read(&mut self, id: ConnId) {
-        let mut left = READ_BUFFER;
+        let mut left = self.buffer.len();
         let able = |conn: &&mut Conn| conn.readable && conn.reading;
         while left > 0 {
             let Some(conn) = self.conns.get_mut(id).filter(able) else { return };

@@ -28,8 +28,6 @@ use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 
 /// Connections accepted in one round, so that a storm of them does not starve those inside.
 const ACCEPTS: usize = 64;
-/// Bytes read from one connection in one round. One buffer serves all: nothing stays in it.
-const READ_BUFFER: usize = 64 << 10;
 /// The most slices in one vectored write.
 const SLICES: usize = 64;
 /// How long to leave the listener alone when there are no descriptors to be had.
@@ -134,7 +132,7 @@ impl Worker {
             drain_until: Time::NEVER,
             now: shared.launch.now(),
             fruitful: false,
-            buffer: vec![0; READ_BUFFER],
+            buffer: vec![0; shared.launch.read_size()],
             mail: Vec::new(),
             dirty: Vec::new(),
         })

@@ -18,8 +18,6 @@ use rustix::net::{RecvFlags, SendFlags, sendmsg};
 use crate::frame::{self, Packets};
 use crate::{Pool, Seat, TICK};
 
-/// Bytes of one read. One buffer serves all clients of a process, one after another.
-const READ_BUFFER: usize = 64 << 10;
 /// The most slices in one vectored write.
 const SLICES: usize = 64;
 
@@ -55,7 +53,7 @@ impl Worker {
     /// The life of the process: one client after another.
     pub(crate) fn run(&'static self) {
         let launch = self.pool.launch;
-        let mut buffer = Box::new_uninit_slice(READ_BUFFER);
+        let mut buffer = Box::new_uninit_slice(launch.read_size());
         while !launch.stop.requested() {
             match self.pool.listener.accept() {
                 Ok((socket, peer)) => self.admit(socket, peer.ip(), &mut buffer),

@@ -27,15 +27,13 @@ use std::thread;
 use std::time::Duration;
 
 use event_listener::Event;
-use launch::{Counters, Failure, Launch, Place};
+use launch::{Counters, Failure, Launch, Place, READ_SIZE};
 use protocol::{ConnId, Due, Hub, Inbox, Mail, Mode, Next, Outbox, Session, Slots, Time};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use smol::future::{self, pending, race, yield_now};
 use smol::{Async, Executor, Timer, block_on};
 
-/// Bytes read from one connection in one turn.
-const READ_BUFFER: usize = 64 << 10;
 /// The most slices in one vectored write.
 const SLICES: usize = 64;
 /// How long to leave the listener alone when there are no descriptors to be had.
@@ -275,12 +273,13 @@ impl Connection {
             return Poll::Pending;
         }
         // On the stack for this one poll: a task that waits holds no buffer.
-        let mut buffer = [const { MaybeUninit::uninit() }; READ_BUFFER];
+        let mut buffer = [const { MaybeUninit::uninit() }; READ_SIZE];
+        let buffer = &mut buffer[..self.worker.launch.read_size()];
         let input = loop {
             if !mem::take(&mut self.more) && ready!(self.socket.poll_readable(cx)).is_err() {
                 return Poll::Ready(Err("Out of memory"));
             }
-            match recv(&self.socket, &mut buffer, RecvFlags::empty()) {
+            match recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
                 Ok(((input, _), _)) => break input,
                 Err(Errno::AGAIN) => self.worker.counters().would_blocks.add(1),
                 Err(_) => {
@@ -293,7 +292,7 @@ impl Connection {
         if input.is_empty() {
             self.session.end();
         }
-        self.more = input.len() == READ_BUFFER;
+        self.more = input.len() == self.worker.launch.read_size();
         Poll::Ready(self.handle(input).map(|()| self.more))
     }
 

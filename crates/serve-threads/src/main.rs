@@ -31,8 +31,6 @@ use rustix::net::{RecvFlags, SendFlags, sendmsg};
 
 /// A thread's stack. Most of it is never touched, and so is only address space.
 const STACK: usize = 64 << 10;
-/// Bytes of one read. Each connection has its own buffer, and memory for what has been read there.
-const READ_BUFFER: usize = 64 << 10;
 /// Linux lets a process have 65,530 mappings, and a thread takes four: two stacks, two guard pages.
 /// The standard library ends a process whose new thread gets only some, so keep well away.
 const MOST_THREADS: usize = 65_530 / 5;
@@ -194,7 +192,7 @@ impl Conn {
         let launch = self.shared.launch;
         let mut state = lock(&self.state);
         let State { session, outbox, .. } = &mut *state;
-        let mut buffer = Box::new_uninit_slice(READ_BUFFER);
+        let mut buffer = Box::new_uninit_slice(launch.read_size());
         let (mut armed, mut stuck) = (Duration::MAX, false);
         let mut now = launch.now();
         while let Next::Serve { read } = session.next(outbox) {
@@ -240,7 +238,7 @@ impl Conn {
 
     /// Chat: the life of a member as far as it is heard. Its writer minds the deadlines meanwhile.
     fn chat_in(&self) {
-        let mut buffer = Box::new_uninit_slice(READ_BUFFER);
+        let mut buffer = Box::new_uninit_slice(self.shared.launch.read_size());
         while self.turn(None) {
             match self.read(&mut buffer, RecvFlags::empty()) {
                 Ok(input) => self.handle(input),

@@ -24,7 +24,7 @@ use std::task::{Context, Poll, ready};
 use std::thread;
 use std::time::Duration;
 
-use launch::{Counters, Failure, Launch, Place};
+use launch::{Counters, Failure, Launch, Place, READ_SIZE};
 use protocol::{ConnId, Due, Hub, Inbox, Mail, Mode, Next, Outbox, Session, Slots, Time};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,8 +33,6 @@ use tokio::sync::Notify;
 use tokio::task::{coop, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Bytes read from one connection in one turn.
-const READ_BUFFER: usize = 64 << 10;
 /// The most slices in one vectored write.
 const SLICES: usize = 64;
 /// How long to leave the listener alone when there are no descriptors to be had.
@@ -288,8 +286,8 @@ impl Connection {
             return Poll::Pending;
         }
         // On the stack for this one poll: a task that waits holds no buffer.
-        let mut buffer = [const { MaybeUninit::uninit() }; READ_BUFFER];
-        let mut buffer = ReadBuf::uninit(&mut buffer);
+        let mut buffer = [const { MaybeUninit::uninit() }; READ_SIZE];
+        let mut buffer = ReadBuf::uninit(&mut buffer[..self.worker.launch.read_size()]);
         if ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer)).is_err() {
             self.worker.counters().read_errors.add(1);
             return Poll::Ready(Err("Connection reset"));

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 
 fn serve(launch: &'static Launch<Sizes>) -> Result<(), Failure> {
     let hub = Hub::new(Arc::clone(&launch.settings), launch.workers);
-    let rings: Result<Vec<_>, _> = (0..launch.workers).map(|_| Ring::new(&launch.extra)).collect();
+    let rings: Result<Vec<_>, _> = (0..launch.workers).map(|_| Ring::new(launch)).collect();
     let (rings, mut bell) = (rings?, Bell::new()?);
     let doors: Result<Vec<_>, _> = rings.iter().map(Ring::door).collect();
     let shared: &'static Shared = Box::leak(Box::new(Shared {

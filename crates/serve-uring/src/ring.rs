@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use launch::Failure;
+use launch::{Failure, Launch};
 use protocol::{ConnId, Outbox};
 
 /// Submissions that go to the kernel in one system call. A turn that has more makes another.
@@ -26,6 +26,7 @@ const SLICES: usize = 1024;
 const VECTORS: usize = 64;
 /// Bytes of all peers together that are handed out in one turn. In chat each may be for everybody,
 /// in messages that one send must be able to carry away, or queues would grow from turn to turn.
+/// Less where a read is to be smaller.
 const BUDGET: usize = 16 << 10;
 /// The one group of buffers.
 const GROUP: u16 = 0;
@@ -116,7 +117,8 @@ pub(crate) struct Ring {
     buffers: Buffers,
     /// What has come and has not been handed out.
     received: VecDeque<Completion>,
-    /// How much of it may be handed out in this turn.
+    /// How much of it may be handed out in one turn, and how much still in this one.
+    turn: usize,
     budget: usize,
     /// What the vectored sends that are not submitted yet point to; the first `vectors_used`.
     #[expect(clippy::vec_box, reason = "a vector must not move when there are more of them")]
@@ -129,7 +131,8 @@ unsafe impl Send for Ring {}
 
 impl Ring {
     /// A ring that is still off.
-    pub(crate) fn new(sizes: &Sizes) -> Result<Ring, Failure> {
+    pub(crate) fn new(launch: &Launch<Sizes>) -> Result<Ring, Failure> {
+        let sizes = &launch.extra;
         let uring: IoUring = IoUring::builder()
             // One thread submits and waits, and what completes is worked off when it waits: no
             // interrupts, no locks. No other thread, so none that touches a buffer on its own.
@@ -148,7 +151,7 @@ impl Ring {
         if !(uring.params().is_feature_nodrop() && uring.params().is_feature_submit_stable()) {
             return Err(unavailable(&io::Error::from_raw_os_error(libc::EINVAL)));
         }
-        let buffers = Buffers::new(sizes.buffers.next_power_of_two());
+        let buffers = Buffers::new(sizes.buffers.next_power_of_two(), launch.read_size());
         let (address, count) = (buffers.ring.as_ptr() as u64, buffers.mask + 1);
         // SAFETY: `Buffers` is page-aligned, begins with that many entries, and lives as long as
         // the ring, which is dropped first.
@@ -158,7 +161,8 @@ impl Ring {
             uring,
             buffers,
             received: VecDeque::new(),
-            budget: BUDGET,
+            turn: BUDGET.min(launch.read_size()),
+            budget: 0,
             vectors: Vec::new(),
             vectors_used: 0,
         })
@@ -179,7 +183,7 @@ impl Ring {
     /// one system call of a turn. Says whether there are more completions than their queue holds:
     /// the kernel keeps those until the next call.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
-        self.budget = BUDGET;
+        self.budget = self.turn;
         let timeout = if self.received.is_empty() { timeout } else { Some(Duration::ZERO) };
         let result = match timeout.map(Timespec::from) {
             None => self.uring.submit_and_wait(1),
@@ -206,7 +210,7 @@ impl Ring {
     }
 
     /// The next completion of this turn. What has come from peers is handed out last, and no more
-    /// of it in a turn than [`BUDGET`]. The rest waits in its buffers.
+    /// of it in a turn than its budget. The rest waits in its buffers.
     pub(crate) fn next(&mut self) -> Option<Completion> {
         while let Some(entry) = self.uring.completion().next() {
             match decode(&entry) {
@@ -406,6 +410,8 @@ struct Buffers {
     /// One entry for each buffer, and behind them the buffers.
     ring: NonNull<BufRingEntry>,
     layout: Layout,
+    /// Bytes of a buffer that are used.
+    len: u32,
     /// The number of buffers, less one.
     mask: u16,
     tail: u16,
@@ -416,13 +422,14 @@ impl Buffers {
     const SIZE: usize = 4 << 10;
     const PAGE: usize = 4 << 10;
 
-    fn new(count: u16) -> Buffers {
+    fn new(count: u16, len: usize) -> Buffers {
         let size = Buffers::offset(count) + usize::from(count) * Buffers::SIZE;
         let layout = Layout::from_size_align(size, Buffers::PAGE).expect("at most 128 MiB");
         // SAFETY: the layout is not empty.
         let memory = unsafe { alloc::alloc_zeroed(layout) };
+        let len = len.min(Buffers::SIZE) as u32;
         let ring = NonNull::new(memory.cast()).unwrap_or_else(|| alloc::handle_alloc_error(layout));
-        let mut buffers = Buffers { ring, layout, mask: count - 1, tail: 0 };
+        let mut buffers = Buffers { ring, layout, len, mask: count - 1, tail: 0 };
         (0..count).for_each(|buffer| buffers.provide(buffer));
         buffers
     }
@@ -445,7 +452,7 @@ impl Buffers {
         // SAFETY: the entry is one of ours, and the kernel reads none behind the tail.
         let entry = unsafe { &mut *self.ring.as_ptr().add(usize::from(self.tail & self.mask)) };
         entry.set_addr(address);
-        entry.set_len(Buffers::SIZE as u32);
+        entry.set_len(self.len);
         entry.set_bid(buffer);
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: it is called with the address of the first entry.

@@ -15,6 +15,7 @@ pub(super) const ECHO: &[Case] = cases![Echo:
     one_byte_now_and_then_is_cut,
     small_socket_buffers_carry_64_mib,
     a_greedy_sender_leaves_room_for_a_hundred_polite,
+    lines_that_are_work_leave_room_for_others,
 ];
 
 pub(super) const CHAT: &[Case] = cases![Chat:
@@ -130,6 +131,24 @@ fn a_greedy_sender_leaves_room_for_a_hundred_polite(ctx: &Ctx) {
         rounds[..polite.len()].iter().all(|&count| count == ROUNDS)
     });
     assert!(greedy_bytes > 0, "the greedy one got nothing at all");
+}
+
+/// 28: Nor may one keep the others waiting whose lines are as short as can be and as many, where
+/// each of them is work: what one turn does is bounded in lines too.
+fn lines_that_are_work_leave_room_for_others(ctx: &Ctx) {
+    const BOUND: u64 = 128 << 10;
+    let server = ctx.echo(&["--work", "100us"]);
+    let (mut greedy, mut polite) = (server.clients(2), server.client());
+    for client in &mut greedy {
+        client.send("\n".repeat(256 << 10));
+    }
+    greedy[0].until("the work to be under way", |client| !client.incoming.is_empty());
+    let before = server.counter("lines");
+    for _ in 0..3 {
+        polite.round_trip("please");
+    }
+    let meanwhile = server.counter("lines") - before;
+    assert!(meanwhile < BOUND, "one waited three times while {meanwhile} lines were worked on");
 }
 
 /// What the cases below call a slow member: its buffers are small and it does not read.
