@@ -24,7 +24,7 @@ pub use counters::{Counter, Counters};
 pub use flags::NoExtra;
 pub use gate::Place;
 pub use log::Log;
-pub use socket::is_shortage;
+pub use socket::{has_unread, is_shortage};
 pub use stop::{Heard, Stop, block_child_signals};
 
 /// Why a server ends other than by being asked to. The text is one line that says what to do.

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -117,4 +118,11 @@ pub fn is_shortage(error: &io::Error) -> bool {
     use nix::errno::Errno;
     let shortages = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
     error.raw_os_error().is_some_and(|code| shortages.contains(&Errno::from_raw(code)))
+}
+
+/// Whether bytes have come that nobody has read. Closed with such bytes in it, a connection is
+/// reset (RFC 2525, 2.17), and what the kernel has not yet sent of what was written is thrown away.
+#[must_use]
+pub fn has_unread(socket: impl AsFd) -> bool {
+    rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
 }

@@ -13,7 +13,8 @@ pub enum Next {
         /// member is over its ration, and after the end of the stream.
         read: bool,
     },
-    /// Told once, when the last byte has been written: shut the sending side down, then read and
+    /// Told once, when the last byte has been written, to a member and to whoever was talking to an
+    /// echo server when it was told to stop: shut the sending side down, then read and
     /// discard until the peer has ended its stream too. Closing at once would send a reset if the
     /// peer is still talking, and a reset can destroy the last words on their way.
     Shut,
@@ -56,7 +57,8 @@ pub struct Session {
     heard: Time,
     /// When what is held back goes on; [`Time::NEVER`] when nothing is.
     resume_at: Time,
-    /// When the registration, or the closing, must be over.
+    /// When the registration, or the closing, must be over; [`Time::ZERO`] when the closing has
+    /// begun and nobody has looked at the time since.
     until: Time,
     /// Chat: when the lines that came so far are paid for, at one per interval.
     paid_at: Time,
@@ -64,6 +66,8 @@ pub struct Session {
     flooding: Option<Time>,
     phase: Phase,
     ended: bool,
+    /// Echo: the server stops, and no more bytes are read, though the peer may send some.
+    stopping: bool,
     paused: bool,
     pinged: bool,
     registered: bool,
@@ -95,6 +99,7 @@ impl Session {
             flooding: None,
             phase: Phase::Open,
             ended: false,
+            stopping: false,
             paused: false,
             pinged: false,
             registered: false,
@@ -199,10 +204,23 @@ impl Session {
         }
     }
 
-    /// The peer has ended its stream, or an echo server stops: no more bytes come. Call
-    /// [`Session::echo`] or [`Session::chat`] with no bytes afterwards.
+    /// The peer has ended its stream: no more bytes come. Call [`Session::echo`] or
+    /// [`Session::chat`] with no bytes afterwards.
     pub fn end(&mut self) {
         self.ended = true;
+    }
+
+    /// Echo: the server stops, and there is input in the socket or not (`unread`). Whoever gets
+    /// replies, or may be talking, gets what it has been promised, the end of the stream, and time
+    /// to end the other side. Who is idle is closed at once. Call [`Session::echo`] with no bytes
+    /// afterwards.
+    pub fn stop(&mut self, unread: bool, outbox: &Outbox) {
+        let held = self.resume_at != Time::NEVER || !self.lines.is_empty();
+        if unread || held || self.paused || !outbox.is_empty() {
+            self.stopping = true;
+        } else {
+            self.ended = true;
+        }
     }
 
     /// Chat: takes what the hub has sent to this connection.
@@ -249,12 +267,15 @@ impl Session {
             Phase::Open => {
                 let held = self.waiting || self.resume_at != Time::NEVER;
                 let echo = self.settings.mode == Mode::Echo;
-                if echo && self.ended && !held && outbox.is_empty() {
-                    return Next::Close;
+                let over = self.ended || self.stopping;
+                if echo && over && !held && outbox.is_empty() {
+                    self.phase = Phase::Closing;
+                    self.until = Time::ZERO;
+                    return self.next(outbox);
                 }
                 let mark = if self.paused { limits.low_water() } else { limits.high_water() };
                 self.paused = outbox.len() > mark;
-                Next::Serve { read: !(self.ended || self.paused || held) }
+                Next::Serve { read: !(over || self.paused || held) }
             }
             Phase::Closing if !outbox.is_empty() => Next::Serve { read: false },
             Phase::Closing if !self.ended => {
@@ -288,7 +309,11 @@ impl Session {
             return Due::Later;
         }
         if self.phase != Phase::Open {
-            return Due::Close;
+            if self.until > Time::ZERO {
+                return Due::Close;
+            }
+            self.until = now + self.settings.limits.linger;
+            return Due::Later;
         }
         if now >= self.resume_at {
             return Due::Resume;
@@ -612,6 +637,49 @@ mod tests {
         let last = Parcel::Close(Arc::from(&b"ERROR :SendQ exceeded\r\n"[..]));
         assert_eq!(session.post(last, Time::ZERO, &mut outbox), Ok(()));
         assert_eq!(content(&outbox), "5678\r\nERROR :SendQ exceeded\r\n");
+    }
+
+    #[test]
+    fn a_stop_closes_the_idle_and_lingers_with_who_talks() {
+        let settings = settings(Mode::Echo, |_| ());
+        let mut outbox = Outbox::default();
+        let mut idle = Session::new(&settings, Time::ZERO);
+        idle.stop(false, &outbox);
+        assert_eq!(idle.next(&outbox), Next::Close);
+
+        let mut talking = Session::new(&settings, Time::ZERO);
+        talking.stop(true, &outbox);
+        assert_eq!(talking.next(&outbox), Next::Shut);
+
+        let mut owed = Session::new(&settings, Time::ZERO);
+        owed.echo(b"one\n", Time::ZERO, &mut outbox);
+        owed.stop(false, &outbox);
+        assert_eq!(owed.next(&outbox), Next::Serve { read: false });
+        outbox.advance(4);
+        assert_eq!(owed.next(&outbox), Next::Shut);
+        assert_eq!(owed.next(&outbox), Next::Serve { read: true });
+        // Its time begins when the last byte has been written, however long that took.
+        let end = Time::from_millis(60_000);
+        assert_eq!(owed.expire(end, &outbox), Due::Later);
+        assert_eq!(owed.echo(b"two\n", end, &mut outbox), 0);
+        assert_eq!(owed.next(&outbox), Next::Serve { read: true });
+        assert_eq!(owed.deadline(&outbox), end + settings.limits.linger);
+        assert_eq!(owed.expire(end + settings.limits.linger, &outbox), Due::Close);
+        owed.end();
+        assert_eq!(owed.next(&outbox), Next::Close);
+    }
+
+    #[test]
+    fn a_stop_answers_what_a_handler_waits_for() {
+        let settings = settings(Mode::Echo, |settings| settings.wait = Duration::from_millis(5));
+        let (mut session, mut outbox) = (Session::new(&settings, Time::ZERO), Outbox::default());
+        session.echo(b"one\n", Time::ZERO, &mut outbox);
+        session.stop(false, &outbox);
+        assert_eq!(session.next(&outbox), Next::Serve { read: false });
+        session.echo(b"", Time::from_millis(5), &mut outbox);
+        assert_eq!(content(&outbox), "one\n");
+        outbox.advance(4);
+        assert_eq!(session.next(&outbox), Next::Shut);
     }
 
     #[test]

@@ -326,7 +326,7 @@ impl Connection {
     /// There is mail, or the server stops.
     fn hear_news(&mut self, cx: &mut Context<'_>) -> Result<(), Reason> {
         if self.worker.launch.stop.requested() && !self.worker.chat {
-            self.session.end();
+            self.session.stop(launch::has_unread(&self.socket), &self.outbox);
             return self.handle(cx, &[]);
         }
         self.deliver(cx)

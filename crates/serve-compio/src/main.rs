@@ -244,7 +244,7 @@ impl Connection {
         // At most one of each, or bytes would change their order. Neither is given up: what has
         // been received would be lost. The second, large and seldom there, is not in the task.
         let (mut receive, mut transmit) = (pin!(None), None);
-        self.hear_news();
+        self.hear_news(socket);
         loop {
             let read = match self.session.next(&self.outbox) {
                 Next::Serve { read } => read,
@@ -280,7 +280,7 @@ impl Connection {
                 }
                 if Pin::new(&mut news).poll(cx).is_ready() {
                     news = member.news.listen();
-                    self.hear_news();
+                    self.hear_news(socket);
                     return Poll::Ready(Ok(false));
                 }
                 let Some(receiving) = receive.as_mut().as_pin_mut() else { return Poll::Pending };
@@ -342,9 +342,9 @@ impl Connection {
     }
 
     /// There is mail, or the server stops.
-    fn hear_news(&mut self) {
+    fn hear_news(&mut self, socket: &TcpStream) {
         if self.worker.launch.stop.requested() && !self.worker.shared.chat {
-            self.session.end();
+            self.session.stop(launch::has_unread(socket), &self.outbox);
             return self.handle(&[]);
         }
         self.deliver();

@@ -16,7 +16,7 @@
 //! which is many of these, each a process.
 
 use std::io::IoSlice;
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -166,7 +166,12 @@ impl Shared {
                 let State { session, outbox, .. } = &mut *lock(&conn.state);
                 session.next(outbox) == Next::Shut
             };
-            let _ = conn.socket.shutdown(if told { Shutdown::Write } else { Shutdown::Read });
+            // Where something has come, in echo, nobody waits for it. Were that side shut down, the
+            // kernel would reset a peer that goes on talking.
+            if chat || !launch::has_unread(&conn.socket) {
+                let how = if told { Shutdown::Write } else { Shutdown::Read };
+                let _ = conn.socket.shutdown(how);
+            }
         }
         self.left.notify_all();
     }
@@ -214,9 +219,17 @@ impl Conn {
         let launch = self.shared.launch;
         let mut state = lock(&self.state);
         let State { session, outbox, .. } = &mut *state;
-        let (mut armed, mut stuck) = (Duration::MAX, false);
+        let (mut armed, mut stuck, mut told) = (Duration::MAX, false, false);
         let mut now = launch.now();
-        while let Next::Serve { read } = session.next(outbox) {
+        loop {
+            if launch.stop.requested() && !mem::replace(&mut told, true) {
+                session.stop(launch::has_unread(&self.socket), outbox);
+            }
+            let read = match session.next(outbox) {
+                Next::Serve { read } => read,
+                Next::Shut if self.socket.shutdown(Shutdown::Write).is_ok() => continue,
+                Next::Shut | Next::Close => break,
+            };
             let left = session.deadline(outbox).after(now);
             let mut input = None;
             if left.is_zero() {
@@ -242,7 +255,7 @@ impl Conn {
                 input = received;
                 if input.is_none() {
                     (armed, stuck) = (Duration::MAX, false);
-                } else if input == Some(&[]) || launch.stop.requested() {
+                } else if input == Some(&[]) {
                     session.end();
                 }
             } else {

@@ -211,7 +211,8 @@ impl Connection {
             }
             if self.member.news.swap(false, Ordering::Acquire) {
                 if self.shared.launch.stop.requested() && !self.shared.chat {
-                    self.session.end();
+                    let unread = launch::has_unread(self.socket.inner());
+                    self.session.stop(unread, &self.outbox);
                     self.handle(&[])?;
                 }
                 self.deliver()?;

@@ -1,7 +1,7 @@
 //! A process of the pool: it accepts a client, serves it to its end, and accepts the next.
 
 use std::io::{ErrorKind, IoSlice};
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::process::exit;
 use std::sync::atomic::Ordering::SeqCst;
@@ -86,9 +86,6 @@ impl Worker {
         let conn = Arc::new(Conn { worker: self, id, socket, state });
         *lock(&self.client) = Some(Arc::clone(&conn));
         if pool.links.is_empty() {
-            if launch.stop.requested() {
-                let _ = conn.socket.shutdown(Shutdown::Read); // `heed` may have looked already.
-            }
             conn.echo(buffer);
         } else {
             let host = peer.to_string();
@@ -106,13 +103,15 @@ impl Worker {
         &self.pool.seats[self.index]
     }
 
-    /// The thread that waits for the parent's word: the client gets what it has asked for already,
-    /// and then the end of the stream. In chat it is the hub that says so, and has been told.
+    /// The thread that waits for the parent's word: a client in whose `recv` its process waits gets
+    /// the end of the stream. Where something has come nobody waits, and were that side shut down,
+    /// the kernel would reset a peer that goes on talking. In chat the hub has been told.
     pub(crate) fn heed(&self) {
         let launch = self.pool.launch;
         while launch.next_signal() != Heard::Stop {}
         if let Some(conn) = &*lock(&self.client)
             && self.pool.links.is_empty()
+            && !launch::has_unread(&conn.socket)
         {
             let _ = conn.socket.shutdown(Shutdown::Read);
         }
@@ -152,9 +151,17 @@ impl Conn {
         let launch = self.worker.pool.launch;
         let mut state = lock(&self.state);
         let State { session, outbox, .. } = &mut *state;
-        let (mut armed, mut stuck) = (Duration::MAX, false);
+        let (mut armed, mut stuck, mut told) = (Duration::MAX, false, false);
         let mut now = launch.now();
-        while let Next::Serve { read } = session.next(outbox) {
+        loop {
+            if launch.stop.requested() && !mem::replace(&mut told, true) {
+                session.stop(launch::has_unread(&self.socket), outbox);
+            }
+            let read = match session.next(outbox) {
+                Next::Serve { read } => read,
+                Next::Shut if self.socket.shutdown(Shutdown::Write).is_ok() => continue,
+                Next::Shut | Next::Close => break,
+            };
             let left = session.deadline(outbox).after(now);
             let mut input = None;
             if left.is_zero() {
@@ -180,7 +187,7 @@ impl Conn {
                 input = received;
                 if input.is_none() {
                     (armed, stuck) = (Duration::MAX, false);
-                } else if input == Some(&[]) || launch.stop.requested() {
+                } else if input == Some(&[]) {
                     session.end();
                 }
             } else {

@@ -356,7 +356,7 @@ impl Worker {
         }
         for id in self.conns.ids().collect::<Vec<_>>() {
             let Some(conn) = self.conns.get_mut(id) else { continue };
-            conn.session.end();
+            conn.session.stop(launch::has_unread(&self.watched[conn.at].socket), &conn.outbox);
             self.handle(id, 0);
         }
     }

@@ -152,8 +152,8 @@ impl Shared {
         lives.iter().for_each(|life| conn.start(*life));
     }
 
-    /// Members get their last words and then time to end the stream; in echo, readers get what has
-    /// come already and then the end of the stream.
+    /// Members get their last words and then time to end the stream; echo ends where it waits. If
+    /// something has come it does not, and shut down, that side would reset a peer that talks on.
     fn stop(&self, listeners: &[TcpListener]) {
         for listener in listeners {
             let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
@@ -162,7 +162,8 @@ impl Shared {
             return self.deliver();
         }
         let room = lock(&self.room);
-        for conn in room.conns.ids().filter_map(|id| room.conns.get(id)) {
+        let conns = room.conns.ids().filter_map(|id| room.conns.get(id));
+        for conn in conns.filter(|conn| !launch::has_unread(&conn.socket)) {
             let _ = conn.socket.shutdown(Shutdown::Read);
         }
     }
@@ -193,9 +194,17 @@ impl Conn {
         let mut state = lock(&self.state);
         let State { session, outbox, .. } = &mut *state;
         let mut buffer = Box::new_uninit_slice(launch.read_size());
-        let (mut armed, mut stuck) = (Duration::MAX, false);
+        let (mut armed, mut stuck, mut told) = (Duration::MAX, false, false);
         let mut now = launch.now();
-        while let Next::Serve { read } = session.next(outbox) {
+        loop {
+            if launch.stop.requested() && !mem::replace(&mut told, true) {
+                session.stop(launch::has_unread(&self.socket), outbox);
+            }
+            let read = match session.next(outbox) {
+                Next::Serve { read } => read,
+                Next::Shut if self.socket.shutdown(Shutdown::Write).is_ok() => continue,
+                Next::Shut | Next::Close => break,
+            };
             let left = session.deadline(outbox).after(now);
             let mut input = None;
             if left.is_zero() {
@@ -221,7 +230,7 @@ impl Conn {
                 input = received;
                 if input.is_none() {
                     (armed, stuck) = (Duration::MAX, false);
-                } else if input == Some(&[]) || launch.stop.requested() {
+                } else if input == Some(&[]) {
                     session.end();
                 }
             } else {

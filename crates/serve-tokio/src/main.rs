@@ -339,7 +339,7 @@ impl Connection {
     /// There is mail, or the server stops.
     fn hear_news(&mut self) -> Result<(), Reason> {
         if self.worker.launch.stop.requested() && !self.worker.chat {
-            self.session.end();
+            self.session.stop(launch::has_unread(&self.socket), &self.outbox);
             return self.handle(&[]);
         }
         self.deliver()

@@ -1,5 +1,6 @@
 //! The process: signals, flags, outputs, exit codes.
 
+use std::mem;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Stdio;
 use std::slice;
@@ -16,6 +17,7 @@ use crate::watchdog::Ctx;
 
 pub(super) const ECHO: &[Case] = cases![Echo:
     sigterm_delivers_what_is_pending_and_exits_zero,
+    sigterm_does_not_reset_a_client_that_talks,
     sigterm_and_sigint_with_nothing_to_drain_exit_at_once,
     the_hard_stop_comes_after_the_drain_timeout,
     a_second_signal_ends_it_at_once,
@@ -72,6 +74,33 @@ fn sigterm_delivers_what_is_pending_and_exits_zero(ctx: &Ctx) {
     client.expect(&text);
     client.expect_end();
     assert_eq!(server.wait().code(), Some(0), "the exit code");
+}
+
+/// 46: A client that talks and has not read when the server stops: all that was written to it comes
+/// and then the end of the stream. Closed with something unread, its connection would be reset, and
+/// a reset throws away what the kernel has taken and the client has not.
+fn sigterm_does_not_reset_a_client_that_talks(ctx: &Ctx) {
+    let mut server = ctx.echo(&["--drain-timeout", "60s"]);
+    let mut client = server.client();
+    let text = format!("{}\n", "x".repeat(1023)).repeat(64 << 10);
+    client.reading = false;
+    client.queue(text.as_bytes());
+    // It has stopped reading when it has told its count often, and it was the same.
+    let (mut taken, mut rounds) = (0, 0);
+    while rounds < 50 {
+        let patience = Duration::from_millis(2);
+        pump_for("the server to pause", slice::from_mut(&mut client), patience);
+        let before = mem::replace(&mut taken, server.counter("bytes_in"));
+        rounds = if taken > before { 0 } else { rounds + 1 };
+    }
+    server.signal(Signal::TERM);
+    client.reading = true;
+    let heard = client.read_to_end();
+    assert_eq!(client.end(), Some(End::Closed), "how the stream ended");
+    drop(client);
+    assert_eq!(server.wait().code(), Some(0), "the exit code");
+    assert_eq!(server.last_counters()["bytes_out"], heard.len(), "the bytes that were written");
+    assert!(text.as_bytes().starts_with(&heard), "the bytes that came back");
 }
 
 /// 46: With nothing to drain it exits at once, and an idle client sees the end of the stream.
