@@ -53,8 +53,12 @@ enum Phase {
 pub struct Session {
     settings: Arc<Settings>,
     lines: Lines,
-    /// Echo: when the last whole line came. Chat: when the last byte came.
+    /// Echo: when the last whole line came, or the peer was seen to read. Chat: when the last byte came.
     heard: Time,
+    /// Echo: what was queued then, once that has been asked for, and whether it has been tried
+    /// to write since.
+    owed: Option<usize>,
+    tried: bool,
     /// When what is held back goes on; [`Time::NEVER`] when nothing is.
     resume_at: Time,
     /// When the registration, or the closing, must be over; [`Time::ZERO`] when the closing has
@@ -93,6 +97,8 @@ impl Session {
             settings: Arc::clone(settings),
             lines: Lines::default(),
             heard: now,
+            owed: None,
+            tried: false,
             resume_at: Time::NEVER,
             until,
             paid_at: now,
@@ -131,7 +137,7 @@ impl Session {
             }
         }
         if handled > 0 {
-            self.heard = now;
+            (self.heard, self.owed, self.tried) = (now, None, false);
         }
         handled
     }
@@ -263,6 +269,7 @@ impl Session {
     /// What to do with the socket now. Ask after every other call, and after writing.
     pub fn next(&mut self, outbox: &Outbox) -> Next {
         let limits = &self.settings.limits;
+        self.owed.get_or_insert(outbox.len());
         match self.phase {
             Phase::Open => {
                 let held = self.waiting || self.resume_at != Time::NEVER;
@@ -319,7 +326,7 @@ impl Session {
             return Due::Resume;
         }
         if self.settings.mode == Mode::Echo {
-            return Due::Close;
+            return self.judge_silence(now, outbox);
         }
         if now >= outbox.deadline(&self.settings.limits) {
             self.full = true;
@@ -333,6 +340,21 @@ impl Session {
         }
         self.pinged = true;
         Due::Ping
+    }
+
+    /// Echo: while its replies wait, the server itself may be what does not read, so a peer that
+    /// takes them is not silent. A socket is said to be writable only when much has gone, and so
+    /// it is tried before the peer is given up.
+    fn judge_silence(&mut self, now: Time, outbox: &Outbox) -> Due {
+        let taken = self.owed.is_some_and(|owed| outbox.len() < owed);
+        if taken && (self.tried || !outbox.is_empty()) {
+            (self.heard, self.owed, self.tried) = (now, None, false);
+            Due::Later
+        } else if outbox.is_empty() || core::mem::replace(&mut self.tried, true) {
+            Due::Close
+        } else {
+            Due::Resume
+        }
     }
 
     /// `--wait`: what one read brings is answered that much later, and until then the connection
@@ -637,6 +659,29 @@ mod tests {
         let last = Parcel::Close(Arc::from(&b"ERROR :SendQ exceeded\r\n"[..]));
         assert_eq!(session.post(last, Time::ZERO, &mut outbox), Ok(()));
         assert_eq!(content(&outbox), "5678\r\nERROR :SendQ exceeded\r\n");
+    }
+
+    #[test]
+    fn a_peer_that_takes_its_replies_is_not_silent() {
+        let idle = Duration::from_millis(100);
+        let settings = settings(Mode::Echo, |settings| settings.limits.idle_timeout = idle);
+        let (mut session, mut outbox) = (Session::new(&settings, Time::ZERO), Outbox::default());
+        session.echo(b"0123456789\n", Time::ZERO, &mut outbox);
+        session.next(&outbox);
+        outbox.advance(1);
+        assert_eq!(session.expire(Time::from_millis(100), &outbox), Due::Later);
+        session.next(&outbox);
+        assert_eq!(session.deadline(&outbox), Time::from_millis(200));
+        assert_eq!(session.expire(Time::from_millis(200), &outbox), Due::Resume);
+        outbox.advance(1);
+        assert_eq!(session.expire(Time::from_millis(200), &outbox), Due::Later);
+        session.next(&outbox);
+        assert_eq!(session.expire(Time::from_millis(300), &outbox), Due::Resume);
+        assert_eq!(session.expire(Time::from_millis(300), &outbox), Due::Close);
+        outbox.advance(9);
+        assert_eq!(session.expire(Time::from_millis(300), &outbox), Due::Later);
+        session.next(&outbox);
+        assert_eq!(session.expire(Time::from_millis(400), &outbox), Due::Close);
     }
 
     #[test]

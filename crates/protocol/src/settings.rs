@@ -24,7 +24,8 @@ pub struct Limits {
     pub sendq: usize,
     /// Chat: how long a member may stay over the soft limit.
     pub sendq_grace: Duration,
-    /// Echo: the longest time without a whole line. Chat: the silence before a ping.
+    /// Echo: the longest time without a whole line, or a sign that the replies that wait are
+    /// taken. Chat: the silence before a ping.
     pub idle_timeout: Duration,
     /// Chat: the silence after a ping.
     pub ping_timeout: Duration,
