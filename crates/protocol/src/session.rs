@@ -53,7 +53,8 @@ enum Phase {
 pub struct Session {
     settings: Arc<Settings>,
     lines: Lines,
-    /// Echo: when the last whole line came, or the peer was seen to read. Chat: when the last byte came.
+    /// Echo: when the last whole line came, or the peer was seen to read. Chat: when the last
+    /// byte came.
     heard: Time,
     /// Echo: what was queued then, once that has been asked for, and whether it has been tried
     /// to write since.
