@@ -3,8 +3,9 @@
 //! Processor time comes from the process's CPU-time clock: nanoseconds, over all its threads, the
 //! ended ones included. `/proc/PID/stat` counts the same in ticks of 10 ms and serves only to
 //! split the sum into user and system, and to add what processes have used that have ended since:
-//! their parent is charged with it once it has waited for them. For a thread that is running on another processor the clock
-//! lags by up to a tick; snapshots are therefore taken while no message is in flight.
+//! their parent is charged with it once it has waited for them. For a thread that is running on
+//! another processor the clock lags by up to a tick; snapshots are therefore taken while no message
+//! is in flight.
 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
