@@ -182,8 +182,8 @@ pub struct Compare {
     #[arg(long, value_name = "COMMAND")]
     pub cmd: Vec<String>,
     /// Workloads [default: those that `loadgen list` marks, ping-pong and pipelined with 16 and
-    /// with 1000 connections; ping-pong alone if --connections, --size, --depth or --rate is given].
-    /// A name that ends in .toml is a file of your own (see `loadgen run --help`)
+    /// with 1000 connections; ping-pong alone if --connections, --size, --depth or --rate is
+    /// given]. A name that ends in .toml is a file of your own (see `loadgen run --help`)
     #[arg(long, value_name = "X,Y", value_delimiter = ',')]
     pub workloads: Vec<String>,
     /// Rounds: in each, every server runs every workload once; fewer than 6 can show nothing
@@ -350,8 +350,8 @@ pub struct FindMax {
     /// The first rate that is tried, in messages for each second
     #[arg(long, value_name = "PER_SECOND", default_value_t = 4000.0, value_parser = rate)]
     pub from: f64,
-    /// The workload (see `loadgen list`), or a file of your own that ends in .toml (see `loadgen run
-    /// --help`); --from takes the place of its rate
+    /// The workload (see `loadgen list`), or a file of your own that ends in .toml (see `loadgen
+    /// run --help`); --from takes the place of its rate
     #[arg(long, value_name = "NAME|FILE", default_value = "open-loop")]
     pub workload: String,
     /// Changes to the workload.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use loadgen::cli::{Cli, Command};
+use loadgen::run::Interrupted;
 use loadgen::{command, doctor, null, report, schema, shell, synthetic};
 
 fn main() -> ExitCode {
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
         Command::Exec(args) => Err(command::exec(&args)),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("loadgen: {error:#}");
+        let end = if error.is::<Interrupted>() { ": nothing was measured to its end" } else { "" };
+        eprintln!("loadgen: {error:#}{end}");
         command::exit_code(&error)
     })
 }

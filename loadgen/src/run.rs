@@ -63,7 +63,7 @@ pub struct Interrupted;
 
 impl std::fmt::Display for Interrupted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("interrupted before anything was measured to its end")
+        f.write_str("interrupted")
     }
 }
 

@@ -69,7 +69,7 @@ fn those_beyond_the_sets_are_told_and_those_inside_notice_nothing() {
         refused.extend((!inside).then_some(reply));
         inside
     });
-    assert!(refused.iter().all(|reply| reply == "ERROR :The server is full\r\n"), "{refused:?}");
+    assert!(refused.iter().all(|reply| reply == "ERR the server is full\r\n"), "{refused:?}");
     assert!((1000..1024).contains(&clients.len()), "{} inside", clients.len());
     drop(clients.swap_remove(500));
     clients.push(connect(addr));

@@ -6,9 +6,8 @@
 //!
 //! The kernel's scheduler is the event loop. In echo a connection belongs to its thread: no lock.
 //! In chat whoever has got a line queues it for its receivers, and their writers bring it, since a
-//! thread in `recv` cannot see that there is something to send. While a writer waits for its peer
-//! or a processor, lines gather behind it and leave in one write. [`Room`] is locked before
-//! [`State`], and never across a system call.
+//! thread in `recv` cannot see that there is something to send. While a writer waits, lines gather
+//! and leave in one write. [`Room`] is locked before [`State`], and never across a system call.
 //!
 //! Run: `cargo run --release -p serve-threads -- --mode chat`
 //! Read next: `serve-epoll-level`, where one thread waits for all sockets at once.
