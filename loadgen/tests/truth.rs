@@ -155,7 +155,7 @@ fn quiet(verdict: &Value) -> bool {
 #[ignore = "needs quiet seconds: for a machine of one's own, or patience"]
 fn reported_quantiles_are_the_injected_ones() {
     let mut off = Vec::new();
-    for text in ["constant:5ms", "bimodal:2ms:20ms:0.05", "pareto:2ms:1.5:200ms"] {
+    for text in ["constant:50ms", "bimodal:2ms:20ms:0.05", "pareto:2ms:1.5:200ms"] {
         let mut seconds = 0;
         for _ in 0..60 {
             let server = Synthetic::start(&["--service", text]);
