@@ -10,7 +10,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use loadgen::stats::{FEWEST_ROUNDS, SignedRank, Spread};
+use loadgen::results::{FEWEST_ROUNDS, SignedRank, Spread};
 use serde_json::Value;
 
 const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");

@@ -15,37 +15,39 @@ import contextlib
 
 import line_server
 
+# Seconds that a client has to end its own stream when the server stops.
+LINGER = 5
 # Connections accepted in one turn, so that a storm of them does not starve those inside.
 ACCEPTS = 64
 
 
 def main():
-    asyncio.run(serve(line_server.Server(__doc__.splitlines()[0])))
+    asyncio.run(serve(line_server.Server(__doc__.splitlines()[0]), Echo))
 
 
-async def serve(server):
+async def serve(server, client):
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in line_server.SIGNALS:
         loop.add_signal_handler(number, server.signalled, number, stop.set)
     sweeping = asyncio.create_task(sweep(server))
     with server.listen() as listener:
-        loop.add_reader(listener, accept, server, listener, loop)
+        loop.add_reader(listener, accept, server, listener, client, loop)
         server.announce(listener)
         await stop.wait()
         loop.remove_reader(listener)
-    for client in list(server.clients):
-        await client.starting
-        client.finish()
+    for one in list(server.clients):
+        await one.starting
+        one.finish()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(server.flags.drain_timeout):
             while server.clients:
-                await asyncio.wait([client.gone for client in server.clients])
+                await asyncio.wait([one.gone for one in server.clients])
     sweeping.cancel()
     server.report()
 
 
-def accept(server, listener, loop):
+def accept(server, listener, client, loop):
     """`loop.create_server` would do this, but out of descriptors it (up to Python 3.12) tries
     and logs as many times as the backlog is long, and then looks away for a second."""
     for _ in range(ACCEPTS):
@@ -58,14 +60,15 @@ def accept(server, listener, loop):
         except OSError:
             server.shortages += 1
             loop.remove_reader(listener)
-            loop.call_later(line_server.SHORTAGE_PAUSE, look_again, server, listener, loop)
+            pause = line_server.SHORTAGE_PAUSE
+            loop.call_later(pause, look_again, server, listener, client, loop)
             return
-        Echo(server, ip).start(sock, loop)
+        client(server, ip).start(sock, loop)
 
 
-def look_again(server, listener, loop):
+def look_again(server, listener, client, loop):
     if not server.stopping:
-        loop.add_reader(listener, accept, server, listener, loop)
+        loop.add_reader(listener, accept, server, listener, client, loop)
 
 
 async def sweep(server):
@@ -77,7 +80,7 @@ async def sweep(server):
 class Echo(line_server.Client, asyncio.Protocol):
     """One client. It is not read while a reply is held back or too many are queued."""
 
-    held = full = False
+    held = full = ending = False
 
     def __init__(self, server, ip):
         self.refusal = self.enter(server, ip)
@@ -95,6 +98,8 @@ class Echo(line_server.Client, asyncio.Protocol):
             transport.close()
 
     def data_received(self, data):
+        if self.ending:
+            return
         if not self.server.flags.wait:
             self.transport.write(self.feed(data))
             return
@@ -110,15 +115,18 @@ class Echo(line_server.Client, asyncio.Protocol):
     def pause_writing(self):
         self.full = True
         self.server.pauses += 1
-        self.transport.pause_reading()
+        if not self.ending:
+            self.transport.pause_reading()
 
     def resume_writing(self):
         self.full = False
         self.go_on()
 
     def go_on(self):
-        if self.server.stopping and not self.held:
-            self.transport.close()
+        if self.ending:
+            asyncio.get_running_loop().call_later(LINGER, self.transport.close)
+        elif self.server.stopping:
+            self.finish()
         elif not self.held and not self.full:
             self.transport.resume_reading()
 
@@ -126,8 +134,20 @@ class Echo(line_server.Client, asyncio.Protocol):
         """Nothing returned means: write what is queued, then close."""
 
     def finish(self):
-        if not self.held:
+        """Closed with input unread, a connection is reset, and a reset throws away what is on its
+        way. So a client that is owed replies, or is talking, has time to end its own stream."""
+        if self.held or self.ending:
+            return
+        unread = line_server.has_unread(self.transport.get_extra_info("socket"))
+        if self.transport.get_write_buffer_size() == 0 and not unread:
             self.transport.close()
+            return
+        self.ending = True
+        self.transport.set_write_buffer_limits(0)  # The next resume_writing: all is written.
+        self.transport.write_eof()
+        self.transport.resume_reading()
+        if self.transport.get_write_buffer_size() == 0:
+            self.go_on()
 
     def abort(self):
         self.transport.abort()

@@ -6,6 +6,7 @@ left for a peer is what its framework is about: to accept, read, write, pause an
 
 import argparse
 import collections
+import fcntl
 import ipaddress
 import json
 import os
@@ -14,6 +15,7 @@ import resource
 import signal
 import socket
 import sys
+import termios
 import time
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -242,14 +244,19 @@ def duration(text):
 
 def burn(seconds):
     """Keeps the processor busy, as a computation would."""
-    until = time.thread_time() + seconds
-    while time.thread_time() < until:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
         pass
 
 
 def shown(ip, port):
     """An address as it is written."""
     return f"{ip}:{port}" if ip.version == 4 else f"[{ip}]:{port}"
+
+
+def has_unread(sock):
+    """Whether bytes have come that were not read: a close would reset the connection."""
+    return fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)) != bytes(4)
 
 
 def raise_descriptor_limit():

@@ -36,7 +36,12 @@ function serve(socket) {
     return;
   }
   socket.setNoDelay();
-  socket.on('data', (bytes) => (flags.wait ? hold(client, bytes) : answer(client, bytes)));
+  socket.on('data', (bytes) => {
+    // Once the server stops the stream has its end: an answer behind that would destroy the queue.
+    if (stopping) return;
+    if (flags.wait) hold(client, bytes);
+    else answer(client, bytes);
+  });
   socket.on('drain', () => client.held || socket.resume());
   socket.on('end', () => socket.destroySoon()); // What is queued is written first.
   socket.on('close', () => {
@@ -68,7 +73,7 @@ function hold(client, bytes) {
   setTimeout(() => {
     client.held = false;
     answer(client, bytes);
-    if (stopping) client.socket.destroySoon();
+    if (stopping) part(client.socket);
     else if (!client.socket.writableNeedDrain) client.socket.resume();
   }, flags.wait);
 }
@@ -78,7 +83,18 @@ function stop() {
   stopping = true;
   server.close();
   setTimeout(exit, flags.drainTimeout);
-  for (const client of clients) if (!client.held) client.socket.destroySoon();
+  for (const client of clients) if (!client.held) part(client.socket);
+}
+
+// Closed with input unread, a connection is reset, and a reset throws away what is on its way. So a
+// client that is owed replies, or was not read, has time to read and to end its own stream.
+function part(socket) {
+  if (socket.writableLength === 0 && !socket.isPaused()) {
+    socket.destroySoon();
+    return;
+  }
+  socket.end();
+  socket.resume();
 }
 
 function exit() {

@@ -2,39 +2,53 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use loadgen::cli::{Cli, Command};
-use loadgen::run::Interrupted;
-use loadgen::{command, doctor, null, report, schema, shell, synthetic};
+use loadgen::base::exit::{self, AfterResult, Interrupted};
+use loadgen::base::output::{self, say};
+use loadgen::base::signals;
+use loadgen::command::cli;
+use loadgen::command::{execute, print_json};
+use loadgen::results::{Body, Document};
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::List(args) => command::list(&args),
-        Command::Doctor(args) => doctor::command(&args),
-        Command::Run(args) => command::run(&args),
-        Command::Compare(args) => command::compare(&args),
-        Command::Calibrate(args) => command::calibrate(&args),
-        Command::FindMax(args) => command::find_max(&args),
-        Command::Verify(args) => command::verify(&args),
-        Command::Report(args) => report::command(&args),
-        Command::Schema => schema::command(),
-        Command::Completions(args) => shell::completions(&args),
-        Command::Man(args) => shell::man(&args),
-        Command::NullServer(args) => match args.synthetic() {
-            Some(plan) => synthetic::serve(plan),
-            None => null::serve(args.listen, args.work),
-        }
-        .map(|()| ExitCode::SUCCESS),
-        Command::NullClient(args) => {
-            null::drive(args.addr, args.connections, args.size as usize, args.duration)
-                .map(|()| ExitCode::SUCCESS)
-        }
-        Command::Exec(args) => Err(command::exec(&args)),
+    signals::prepare();
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(e) => return unread(&e),
     };
-    outcome.unwrap_or_else(|error| {
+    execute(&cli.command).unwrap_or_else(|error| {
         let end = if error.is::<Interrupted>() { ": nothing was measured to its end" } else { "" };
-        eprintln!("loadgen: {error:#}{end}");
-        command::exit_code(&error)
+        let text = format!("{error:#}{end}");
+        say(&format!("loadgen: {text}"));
+        if !error.is::<AfterResult>() {
+            print_failure(text);
+        }
+        exit::code(&error)
     })
+}
+
+/// The command line asks for help, or it is wrong.
+fn unread(error: &clap::Error) -> ExitCode {
+    let text = error.to_string();
+    if error.use_stderr() {
+        say(text.trim_end());
+        print_failure(text.trim().trim_start_matches("error: ").to_owned());
+        return ExitCode::from(2);
+    }
+    match output::print(&text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            say(&format!("loadgen: {e:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// With `--json` an error stands where the result would. The command line is looked at as it came:
+/// it may be what is wrong.
+fn print_failure(error: String) {
+    let mut args = std::env::args_os().take_while(|arg| arg != "--");
+    if args.any(|arg| arg == "--json") {
+        // Where this cannot be printed, standard error and the exit code have said it.
+        let _ = print_json(&Document::new(Body::Failure { error }));
+    }
 }

@@ -7,19 +7,14 @@ mod common;
 mod schema;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 
 use common::Wrong;
+use common::program::{LOADGEN, folder, loadgen, refused};
 use flate2::{Compression, write::GzEncoder};
 use schema::complaints;
 use serde_json::Value;
-
-const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
-
-fn loadgen(args: &[&str]) -> Output {
-    Command::new(LOADGEN).args(args).output().unwrap()
-}
 
 /// What it prints, if it ends with this exit code.
 fn printed(args: &[&str], code: i32) -> String {
@@ -30,27 +25,8 @@ fn printed(args: &[&str], code: i32) -> String {
     stdout
 }
 
-/// Standard error of what fails as wrong use.
-fn refused(args: &[&str]) -> String {
-    let output = loadgen(args);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
-    assert!(output.stdout.is_empty(), "{args:?}: nothing is published");
-    stderr
-}
-
-/// An empty folder of this test's own.
-fn folder(name: &str) -> PathBuf {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&dir);
-    std::fs::create_dir_all(&dir).unwrap();
-    dir
-}
-
-/// Compares two servers that are the null reference, in `rounds` short rounds. Returns what was
-/// printed and the record.
-fn compare(dir: &Path, rounds: u32, json: bool) -> (String, String) {
-    let out = dir.join("record").display().to_string();
+/// A models file with two servers, which are the null reference.
+fn models(dir: &Path) -> String {
     let entry = |name: &str| {
         format!(
             "[model.{name}]\ncommand = \"{LOADGEN} null-server --listen {{addr}}\"\n\
@@ -60,8 +36,15 @@ fn compare(dir: &Path, rounds: u32, json: bool) -> (String, String) {
     };
     let file = dir.join("models.toml");
     std::fs::write(&file, entry("one") + &entry("two")).unwrap();
-    let (file, rounds) = (file.display().to_string(), rounds.to_string());
-    let mut args = vec!["compare", "--models-file", &file, "--rounds", &rounds, "--out", &out];
+    file.display().to_string()
+}
+
+/// Compares them in `rounds` short rounds. Returns what was printed and the record.
+fn compare(dir: &Path, rounds: u32, json: bool) -> (String, String) {
+    let (file, out) = (models(dir), dir.join("record").display().to_string());
+    let rounds = rounds.to_string();
+    let mut args = vec!["compare", "--models-file", &file, "--only-models-file"];
+    args.extend(["--rounds", &rounds, "--out", &out]);
     args.extend(["--workloads", "ping-pong,idle", "--connections", "20"]);
     args.extend(["--duration", "300ms", "--warmup", "20ms"]);
     args.extend(json.then_some("--json"));
@@ -86,10 +69,77 @@ fn json_keeps_to_the_published_schema() {
     assert_eq!(check(&printed(&["report", &record, "--json"], 0)), wrong);
     let addr = common::echo(Wrong::Nothing).to_string();
     check(&printed(&["run", "--addr", &addr, "--duration", "50ms", "--warmup", "0s", "--json"], 0));
-    check(&printed(&["verify", "--addr", &addr, "--json"], 1));
+    check(&printed(&["verify", "--addr", &addr, "--json"], 0));
+    check(&printed(&["verify", "--addr", &addr, "--json", "--contract"], 1));
     check(&printed(&["list", "--json"], 0));
+    // Its exit code is the machine's.
+    let doctor = loadgen(&["doctor", "--json"]);
+    check(&String::from_utf8(doctor.stdout).unwrap());
     wrong["comparison"]["sections"][0]["rows"][0]["cpu_ns"]["median"] = "fast".into();
     assert!(!complaints(&schema, &wrong).is_empty(), "a schema that takes anything says nothing");
+}
+
+#[test]
+fn the_records_that_are_published_are_read() {
+    let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/record");
+    for name in ["2026-11-22-quick", "2026-11-23-full"] {
+        let text = printed(&["report", &records.join(name).display().to_string()], 0);
+        assert!(text.contains("How much the model is worth"), "{name}: {text}");
+    }
+}
+
+/// A command that fails prints its error where its result would stand.
+#[test]
+fn json_of_what_fails_is_its_error() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schema/loadgen.schema.json");
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let (_held, nowhere) = common::refusing();
+    let nowhere = nowhere.to_string();
+    let cases: [(&[&str], i32); 12] = [
+        (&["run", "--addr", "here"], 2),
+        (&["run", "--addr", &nowhere], 1),
+        (&["run", "--cmd", "false {addr}"], 1),
+        (&["run"], 2),
+        (&["run", "--model", "epol-level"], 2),
+        (&["compare", "--models", "epol-level"], 2),
+        (&["compare", "--rounds", "0"], 2),
+        (&["verify", "--addr", &nowhere, "--mode", "chat", "--server-cpus", "4000"], 2),
+        (&["calibrate", "--rounds", "5"], 2),
+        (&["find-max", "--models", "epol-level"], 2),
+        (&["report", "/nowhere"], 2),
+        (&["list", "--models-file", "/nowhere.toml"], 2),
+    ];
+    for (args, code) in cases {
+        let output = loadgen(&[args, &["--json"]].concat());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        let value: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("{args:?}: {e}: {stderr}"));
+        assert_eq!(complaints(&schema, &value), [""; 0], "{args:?}");
+        let error = value["error"].as_str().unwrap();
+        assert!(!error.is_empty() && stderr.contains(error), "{args:?}: {error:?}: {stderr}");
+        let plain = loadgen(args);
+        assert_eq!(plain.status.code(), Some(code), "{args:?}");
+        assert!(plain.stdout.is_empty(), "{args:?}: nothing without --json");
+    }
+}
+
+#[test]
+fn an_error_beside_a_result_is_no_second_document() {
+    let dir = folder("beside");
+    let file = models(&dir);
+    // A limit on the size of files stands in for a full disk.
+    let text = format!(
+        "trap '' XFSZ; ulimit -f 4 && exec {LOADGEN} compare --json --models-file {file} --models one \
+         --workloads ping-pong --rounds 2 --duration 50ms --warmup 0s --out {}/record",
+        dir.display()
+    );
+    let output = Command::new("bash").args(["-c", &text]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("is incomplete"), "{stderr}");
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(value["comparison"].is_object());
 }
 
 #[test]
@@ -108,11 +158,10 @@ fn a_record_that_was_cut_off_is_read_as_far_as_it_got() {
     let cut = printed(&["report", &record], 0);
     assert!(cut.contains("1 of 2 rounds") && cut.contains("2 of 2 rounds"), "{cut}");
     std::fs::write(dir.join("runs.jsonl"), runs.replacen("round", "sound", 1)).unwrap();
-    assert!(refused(&["report", &record]).contains("line 1"));
+    refused(&["report", &record], 2, &["line 1"]);
     std::fs::remove_file(dir.join("runs.jsonl")).unwrap();
     let empty = dir.join("empty").display().to_string();
-    let error = refused(&["report", &record, &empty]);
-    assert!(error.contains("no runs") && error.contains(&empty), "all are named: {error}");
+    refused(&["report", &record, &empty], 2, &["no runs", &empty]); // All are named.
     // As records are kept for long; whatever follows the last line break was cut off.
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(&runs.as_bytes()[..runs.len() - 10]).unwrap();
@@ -185,7 +234,8 @@ fn against(dir: &Path, name: &str, work: &str, rounds: &str) -> String {
     let (file, out) = (dir.join(format!("{name}.toml")), dir.join(name).display().to_string());
     std::fs::write(&file, entry("one", "0ns") + &entry("two", work)).unwrap();
     let file = file.display().to_string();
-    let mut args = vec!["compare", "--models-file", &file, "--rounds", rounds, "--out", &out];
+    let mut args = vec!["compare", "--models-file", &file, "--only-models-file"];
+    args.extend(["--rounds", rounds, "--out", &out]);
     args.extend(["--workloads", "ping-pong", "--connections", "8"]);
     args.extend(["--duration", "60ms", "--warmup", "10ms"]);
     printed(&args, 0);
@@ -220,8 +270,8 @@ fn a_regression_since_an_older_record_is_told_and_fails() {
     let host = Path::new(&new).join("host.json");
     let text = std::fs::read_to_string(&host).unwrap();
     std::fs::write(&host, text.replacen("\"kernel\": \"", "\"kernel\": \"not-", 1)).unwrap();
-    assert!(refused(&["report", &new, "--against", &old]).contains("different machines"));
-    assert!(refused(&["report", &old, &new, "--against", &old]).contains("name one"));
+    refused(&["report", &new, "--against", &old], 2, &["different machines"]);
+    refused(&["report", &old, &new, "--against", &old], 2, &["name one"]);
 }
 
 #[test]
@@ -252,8 +302,8 @@ fn two_generators_of_one_server_become_one_run() {
     assert_eq!(messages(&merged), messages(&runs[0]) + messages(&runs[1]));
     assert_eq!(merged["measured"]["latency"]["latency"]["count"], messages(&merged));
     assert_eq!(merged["workload"]["connections"], 3);
-    assert!(refused(&args).contains("holds a record already"));
-    assert!(refused(&["report", &out, "--merge"]).contains("--out"));
+    refused(&args[..args.len() - 1], 2, &["holds a record already"]);
+    refused(&["report", &out, "--merge"], 2, &["--out"]);
 }
 
 #[test]
@@ -261,11 +311,25 @@ fn shells_and_man_are_told_about_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let script = printed(&["completions", shell], 0);
         assert!(script.contains("compare") && script.contains("models-file"), "{shell}");
+        for name in ["epoll-level", "bare-tokio", "inspircd", "fan-out", "waiting-handler"] {
+            assert!(script.contains(name), "{shell} should offer {name}");
+        }
     }
     assert!(printed(&["man"], 0).contains(".TH loadgen 1"));
+    for page in [printed(&["man"], 0), printed(&["man", "run"], 0)] {
+        let codes = page.split(".SH \"EXIT STATUS\"").nth(1).unwrap();
+        for code in ["0", "1", "2", "130"] {
+            assert!(codes.contains(&format!(".TP\n\\fB{code}\\fR\n")), "{page}");
+        }
+        assert!(!page.contains("Exit codes:"), "they are said once: {page}");
+    }
+    for help in [printed(&["--help"], 0), printed(&["compare", "-h"], 0)] {
+        let codes = help.split("Exit codes:\n").nth(1).unwrap();
+        assert!(codes.contains("  2    Wrong use") && codes.contains("  130  Interr"), "{help}");
+    }
     let page = printed(&["man", "compare"], 0);
     assert!(page.contains("loadgen\\-compare") && page.contains("rounds"), "{page}");
-    assert!(refused(&["man", "fly"]).contains("fly"));
+    refused(&["man", "fly"], 2, &["fly"]);
 }
 
 #[test]
@@ -282,7 +346,9 @@ fn a_page_holds_everything_and_needs_nothing() {
         assert!(page.contains(part), "{part}");
     }
     assert!(page.contains("no &lt;limit&gt;") && !page.contains("<limit>"), "text is escaped");
-    for foreign in ["<script", "http:", "https:", "src=", "@import", "url("] {
+    // The one script stands within the page and asks for nothing.
+    assert_eq!(page.matches("<script").count(), 1);
+    for foreign in ["http:", "https:", "src=", "@import", "url(", "fetch(", "import("] {
         assert!(!page.contains(foreign), "{foreign}");
     }
     // Two servers and the reference in two workloads of two rounds.

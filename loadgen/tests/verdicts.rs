@@ -6,8 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
 
-use loadgen::check::splitmix;
-use loadgen::stats::{SignedRank, shown};
+use loadgen::base::random::splitmix;
+use loadgen::results::{SignedRank, shown};
 
 /// A seeded source of noise.
 struct Noise(u64);

@@ -4,9 +4,8 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use common::Wrong;
 use serde_json::Value;
@@ -65,6 +64,19 @@ fn churn_tells_visits_and_lines() {
     assert_eq!(measured["messages"], 3 * count(latency, "visit"), "all visits are finished");
     let mean = |name: &str| latency[name]["mean"].as_f64().unwrap();
     assert!(mean("answered") < mean("visit"), "the first answer comes before the end");
+}
+
+/// Where the generator has a processor to itself it waits without sleeping, and that is no work.
+#[test]
+fn an_open_loop_that_waits_is_not_at_work() {
+    let measured =
+        |rate| measured(&["--workload", "open-loop", "--connections", "20", "--rate", rate]);
+    // Time of a processor, so that a machine that is busy otherwise changes little in it. To wait
+    // without sleeping takes all that is left of one.
+    for (rate, most) in [("50", 0.05), ("1000", 0.25)] {
+        let busy = measured(rate)["generator_cpu"].as_f64().unwrap();
+        assert!(busy < most, "{busy} of a processor for {rate} messages a second");
+    }
 }
 
 #[test]
@@ -165,6 +177,36 @@ fn rates_and_files_make_a_grid() {
     }
 }
 
+/// In turns of 25 ms and a schedule each: all together are the one that was asked for.
+#[test]
+fn an_open_loop_of_a_moderate_rate_takes_turns_and_keeps_its_rate() {
+    let models = models("turns.toml");
+    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("turns-record");
+    let _ = std::fs::remove_dir_all(&out);
+    let output = Command::new(LOADGEN)
+        .args(["compare", "--models-file", &models, "--models", "one", "--workloads", "quiet"])
+        .args(["--rounds", "1", "--duration", "330ms", "--warmup", "20ms", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("3 servers in turns"), "{stderr}");
+    let runs = std::fs::read_to_string(out.join("runs.jsonl")).unwrap();
+    assert_eq!(runs.lines().count(), 3, "one, and the reference twice");
+    for run in runs.lines() {
+        let run: Value = serde_json::from_str(run).unwrap();
+        let (kept, measured) = (&run["measured"]["open_loop"], &run["measured"]);
+        assert_eq!(kept["scheduled"], 660, "2,000 a second in 330 ms: {kept:#}");
+        // On a busy machine what was due at the end of a turn may find no room.
+        let [sent, unsent] = ["sent", "unsent"].map(|name| kept[name].as_u64().unwrap());
+        assert_eq!(sent + unsent, 660);
+        assert_eq!(measured["messages"].as_u64().unwrap(), sent, "all that was sent came back");
+        let rate = kept["sent_per_second"].as_f64().unwrap();
+        assert!(rate <= 2001.0, "{rate} in all windows together");
+    }
+}
+
 /// A search that is over in seconds: what is asked for always holds until messages stay unsent.
 const SEARCH: [&str; 9] = [
     "find-max",
@@ -199,21 +241,9 @@ fn a_search_goes_on_without_a_server_that_fails() {
 #[test]
 fn ctrl_c_keeps_the_servers_that_were_searched() {
     let models = models("find-max-interrupted.toml");
-    let mut child = Command::new(LOADGEN)
-        .args(SEARCH)
-        .args(["--models-file", &models, "--models", "one,two"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.by_ref().any(|line| line.starts_with("two: ")));
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    lines.for_each(drop);
-    let mut text = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let mut search = Command::new(LOADGEN);
+    search.args(SEARCH).args(["--models-file", &models, "--models", "one,two"]);
+    let (_, text) = common::interrupted(&mut search, "two: ");
     let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
     assert!(!row("| one").contains("not known: interrupted"), "{text}");
     assert!(row("| two").contains("not known: interrupted"), "{text}");
@@ -250,4 +280,41 @@ fn a_short_range_of_ports_does_not_end_a_run_while_other_addresses_have_some() {
     let stderr = String::from_utf8_lossy(&short.stderr);
     assert_eq!(short.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("no local port is left") && stderr.contains("TIME_WAIT"), "{stderr}");
+}
+
+#[test]
+fn a_chat_that_asks_for_a_password_gets_it_from_a_file() {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("password");
+    std::fs::create_dir_all(&dir).unwrap();
+    let addr = common::closed_chat("open sesame").to_string();
+    let run = |file: Option<&str>| {
+        let path = dir.join("password.txt");
+        let mut command = Command::new(LOADGEN);
+        command.args(["run", "--addr", &addr, "--workload", "fan-out", "--members", "6", "--json"]);
+        command.args(["--duration", "50ms", "--warmup", "0s", "--stall-timeout", "2s"]);
+        command.args(["--out", &dir.join(file.unwrap_or("none")).display().to_string()]);
+        if let Some(text) = file {
+            std::fs::write(&path, format!("{text}\nnot this line\n")).unwrap();
+            command.arg("--password-file").arg(&path);
+        }
+        command.output().unwrap()
+    };
+    let _ = std::fs::remove_dir_all(dir.join("open sesame"));
+    let output = run(Some("open sesame"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(value["run"]["measured"]["messages"].as_u64().unwrap() > 0, "{value:#}");
+    for file in ["runs.jsonl", "host.json", "result.json"] {
+        let kept = std::fs::read_to_string(dir.join("open sesame").join(file)).unwrap();
+        assert!(!kept.contains(":open sesame") && !kept.contains("\"open sesame\""), "{file}");
+    }
+    for (n, wrong) in [None, Some("open barley")].into_iter().enumerate() {
+        let _ = std::fs::remove_dir_all(dir.join(wrong.unwrap_or("none")));
+        let output = run(wrong);
+        assert_eq!(output.status.code(), Some(1), "{n}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("no sensible answer"), "{n}: {stderr}");
+    }
+    assert_eq!(run(Some("")).status.code(), Some(2), "an empty password is none");
 }

@@ -75,6 +75,8 @@ const OPEN: [&str; 6] = ["--workload", "open-loop", "--connections", "8", "--rat
 const MIXED: [&str; 6] = ["--workload", "mixed-sizes", "--connections", "8", "--depth", "4"];
 const OPEN_CHAT: [&str; 6] = ["--workload", "fan-out", "--members", "6", "--rate", "100000"];
 const FAN_OUT: [&str; 6] = ["--workload", "fan-out", "--members", "6", "--speakers", "2"];
+const TIMED: [&str; 7] =
+    ["--workload", "fan-out", "--members", "6", "--speakers", "2", "--server-time"];
 
 #[test]
 fn right_servers_are_not_invalid() {
@@ -86,6 +88,8 @@ fn right_servers_are_not_invalid() {
         (common::echo(Wrong::Nothing), &OPEN),
         (common::echo(Wrong::Nothing), &MIXED),
         (common::chat(Wrong::Nothing), &OPEN_CHAT),
+        (common::counting_chat_with_times(Wrong::Nothing).0, &TIMED),
+        (common::counting_chat_with_times(Wrong::Nothing).0, &FAN_OUT),
     ] {
         let seen = run(addr, args);
         assert_eq!(seen.code, Some(0), "{}", seen.faults);
@@ -165,6 +169,14 @@ fn closed() {
     wrong_echo(Wrong::Close, &CHURN, "closed");
     wrong_echo(Wrong::Close, &PING_PONG, "closed");
     wrong_chat(Wrong::Close, &FAN_OUT, "closed");
+}
+
+#[test]
+fn without_the_time_that_was_asked_for() {
+    caught(|| common::counting_chat_with_times(Wrong::Untimed), &TIMED, "altered");
+    caught(|| common::counting_chat_with_times(Wrong::Drop), &TIMED, "lost");
+    let seen = run(common::chat(Wrong::Nothing), &TIMED);
+    assert_eq!((seen.code, seen.measured), (Some(1), false), "it has refused: {}", seen.faults);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Everything waits for events, through [`pump`]; a deadline only ends a wait that is in vain.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 use std::ops::Deref;
 use std::slice;
 use std::sync::Arc;
@@ -17,6 +17,9 @@ use crate::watchdog::Watch;
 
 /// The largest segment that a client with small buffers accepts, in bytes.
 const SLOW_SEGMENT: u32 = 1400;
+
+/// The error of a connection that is on its way.
+const INPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 
 /// How the stream from the server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub(crate) struct Dial {
     /// The size of the kernel's buffers, asked for before connecting; the kernel has a minimum.
     pub(crate) buffers: Option<usize>,
     /// The local address.
-    pub(crate) from: Option<Ipv4Addr>,
+    pub(crate) from: Option<IpAddr>,
 }
 
 /// Bytes that have come and have not been looked at. What is taken from the front is not moved each
@@ -96,7 +99,8 @@ impl Client {
     /// Connects and waits until the connection stands.
     #[track_caller]
     pub(crate) fn connect(watch: &Arc<Watch>, addr: SocketAddr, dial: Dial) -> Self {
-        let socket = open(dial).expect("open a socket");
+        let addr = watch.door(addr);
+        let socket = open(addr, dial).expect("open a socket");
         let left = watch.awaiting("a connection");
         if let Err(error) = socket.connect_timeout(&addr.into(), left) {
             panic!("cannot connect to {addr}: {error}");
@@ -108,15 +112,31 @@ impl Client {
     /// Begins to connect and does not wait: for servers whose backlog is full.
     #[track_caller]
     pub(crate) fn dial(watch: &Arc<Watch>, addr: SocketAddr) -> Self {
-        let socket = open(Dial::default()).expect("open a socket");
+        let socket = open(addr, Dial::default()).expect("open a socket");
         socket.set_nonblocking(true).expect("make a socket non-blocking");
-        match socket.connect(&addr.into()) {
-            Err(error)
-                if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
-            {
+        let client = Self::new(socket, watch);
+        client.dial_from_here(watch.door(addr));
+        client
+    }
+
+    /// Has an address on this side and is not yet connected.
+    #[track_caller]
+    pub(crate) fn poised(watch: &Arc<Watch>) -> Self {
+        let from = Some(Ipv4Addr::LOCALHOST.into());
+        let socket = open((Ipv4Addr::LOCALHOST, 0).into(), Dial { buffers: None, from });
+        let socket = socket.expect("open a socket");
+        socket.set_nonblocking(true).expect("make a socket non-blocking");
+        Self::new(socket, watch)
+    }
+
+    /// Begins to connect from that address.
+    #[track_caller]
+    pub(crate) fn dial_from_here(&self, addr: SocketAddr) {
+        match self.socket.connect(&addr.into()) {
+            Err(error) if error.raw_os_error() != Some(INPROGRESS) => {
                 panic!("cannot connect to {addr}: {error}")
             }
-            _ => Self::new(socket, watch),
+            _ => {}
         }
     }
 
@@ -278,7 +298,7 @@ impl Client {
                 Err(_) => self.deaf = true,
             }
         }
-        // Also when deaf: what nobody will take is no reason to wait.
+        // Also when deaf: what will not be taken is no reason to wait.
         self.outgoing.clear();
         self.sent = 0;
     }
@@ -371,8 +391,8 @@ fn serve<C: AsMut<Client>>(clients: &mut [C], ready: &[(usize, PollFlags)]) {
     }
 }
 
-fn open(dial: Dial) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+fn open(addr: SocketAddr, dial: Dial) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     if let Some(bytes) = dial.buffers {
         socket.set_send_buffer_size(bytes)?;
         socket.set_recv_buffer_size(bytes)?;

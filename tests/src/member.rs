@@ -7,6 +7,8 @@ use crate::client::Client;
 /// One message from the server, taken apart.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Message {
+    /// What stands before it, without the `@`.
+    pub(crate) tags: String,
     /// Who it is from: `nick!user@host` or the server's name; empty if it does not say.
     pub(crate) source: String,
     pub(crate) command: String,
@@ -17,9 +19,13 @@ pub(crate) struct Message {
 impl Message {
     pub(crate) fn parse(line: &[u8]) -> Self {
         let line = String::from_utf8_lossy(line);
-        let (source, rest) = match line.strip_prefix(':') {
+        let (tags, line) = match line.strip_prefix('@') {
             Some(rest) => rest.split_once(' ').unwrap_or((rest, "")),
             None => ("", &*line),
+        };
+        let (source, rest) = match line.strip_prefix(':') {
+            Some(rest) => rest.split_once(' ').unwrap_or((rest, "")),
+            None => ("", line),
         };
         let (middle, trailing) = match rest.split_once(" :") {
             Some((middle, trailing)) => (middle, Some(trailing)),
@@ -28,7 +34,7 @@ impl Message {
         let mut words = middle.split(' ').filter(|word| !word.is_empty()).map(str::to_owned);
         let command = words.next().unwrap_or_default();
         let params = words.chain(trailing.map(str::to_owned)).collect();
-        Self { source: source.to_owned(), command, params }
+        Self { tags: tags.to_owned(), source: source.to_owned(), command, params }
     }
 
     /// The nickname in the source.
@@ -239,6 +245,12 @@ mod tests {
         assert_eq!(message.command, "PRIVMSG");
         assert_eq!(message.params, ["#c", "a b :c"]);
         assert_eq!(message.brief(), "ann PRIVMSG #c a b :c");
+    }
+
+    #[test]
+    fn tags_stand_before_a_message() {
+        let message = Message::parse(b"@a=b;c :ann!a@host PRIVMSG #c :@x");
+        assert_eq!((message.tags.as_str(), message.from(), message.text()), ("a=b;c", "ann", "@x"));
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::{env, fs};
 
 use serde::Deserialize;
 
-use crate::cases::{Case, Mode};
+use crate::cases::{self, Case, Mode};
 
 /// One entry of `models.toml`: a program with the arguments that make it this model.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Model {
     /// The entry's name, the first half of every test's name.
     pub(crate) name: String,
@@ -19,6 +19,18 @@ pub(crate) struct Model {
     pub(crate) args: Vec<String>,
     /// Cases that this model cannot pass, and why.
     pub(crate) unsupported: BTreeMap<String, String>,
+    /// Whether a bad network is between it and its clients.
+    pub(crate) far: bool,
+}
+
+impl Model {
+    /// The same model, behind a bad network.
+    pub(crate) fn far(&self) -> Model {
+        let mut far = Model { name: format!("{}-far", self.name), far: true, ..self.clone() };
+        let kept = cases::far();
+        far.unsupported.retain(|name, _| kept.iter().any(|case| case.name == name));
+        far
+    }
 }
 
 #[derive(Deserialize)]
@@ -39,6 +51,9 @@ struct Entry {
     args: Vec<String>,
     #[serde(default)]
     modes: Vec<Mode>,
+    /// How many connections it can serve at once, where that is part of the model.
+    #[serde(default)]
+    most_connections: Option<usize>,
     #[serde(default)]
     unsupported: BTreeMap<String, String>,
 }
@@ -53,12 +68,46 @@ pub(crate) fn of_package(
     parse(&read()?, package, program, cases).map_err(in_the_file)
 }
 
+/// The model bare of `package`: `examples/bare.rs`, built beside the server's binary `program`.
+/// `together` are the cases that need two clients at once.
+pub(crate) fn bare(package: &str, program: &str, together: &[Case]) -> Result<Model, String> {
+    parse_bare(&read()?, package, program, together).map_err(in_the_file)
+}
+
+fn parse_bare(
+    text: &str,
+    package: &str,
+    program: &str,
+    together: &[Case],
+) -> Result<Model, String> {
+    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    let mut entries = file.model.values();
+    let entry = entries.find(|entry| entry.package.as_deref() == Some(package));
+    let entry = entry.ok_or_else(|| format!("no model has package = {package:?}"))?;
+    let name = package.replacen("serve-", "bare-", 1);
+    let one_at_a_time = entry.most_connections == Some(1);
+    let reason = "two clients at once: this model serves one at a time";
+    let unsupported = together.iter().filter(|_| one_at_a_time);
+    Ok(Model {
+        program: Path::new(program)
+            .with_file_name("examples")
+            .join(&name)
+            .to_str()
+            .map(str::to_owned),
+        name,
+        args: Vec::new(),
+        unsupported: unsupported.map(|case| (case.name.to_owned(), reason.to_owned())).collect(),
+        far: false,
+    })
+}
+
 /// The models that a program of another language provides, installed or not.
 pub(crate) fn peers(cases: &[Case]) -> Result<Vec<Model>, String> {
     parse_peers(&read()?, &root(), cases).map_err(in_the_file)
 }
 
-fn root() -> PathBuf {
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().expect("tests/ is in the workspace").to_owned()
 }
@@ -98,7 +147,7 @@ fn parse_peers(text: &str, root: &Path, cases: &[Case]) -> Result<Vec<Model>, St
 }
 
 /// A path from the workspace's root, or a name on PATH.
-fn locate(root: &Path, program: &str) -> Option<PathBuf> {
+pub(crate) fn locate(root: &Path, program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = if program.contains('/') {
         vec![root.to_owned()]
@@ -122,7 +171,14 @@ fn model(
         let reason = format!("this model does not offer {:?} mode", case.mode);
         unsupported.entry(case.name.to_owned()).or_insert(reason);
     }
-    Ok(Model { name, program, args: entry.args, unsupported })
+    for case in cases {
+        if let Some(most) = entry.most_connections.filter(|most| *most < case.clients) {
+            let needs = case.clients;
+            let reason = format!("it needs {needs} clients at once: this model serves {most}");
+            unsupported.entry(case.name.to_owned()).or_insert(reason);
+        }
+    }
+    Ok(Model { name, program, args: entry.args, unsupported, far: false })
 }
 
 #[cfg(test)]
@@ -131,8 +187,8 @@ mod tests {
 
     fn cases() -> Vec<Case> {
         vec![
-            Case { name: "speaks", mode: Mode::Echo, only: None, run: |_| () },
-            Case { name: "chats", mode: Mode::Chat, only: None, run: |_| () },
+            Case { name: "speaks", mode: Mode::Echo, only: None, clients: 1, run: |_| () },
+            Case { name: "chats", mode: Mode::Chat, only: None, clients: 1, run: |_| () },
         ]
     }
 
@@ -178,6 +234,18 @@ mod tests {
         assert!(peers[0].program.as_ref().is_some_and(|path| path.ends_with("/sh")));
         assert_eq!(peers[0].args, ["/root/a.sh", "-x"]);
         assert_eq!(peers[1].program, None);
+    }
+
+    #[test]
+    fn the_model_bare_is_built_beside_the_server_and_may_serve_one_at_a_time() {
+        let text = "[model.a]\npackage = \"serve-a\"\nmost_connections = 1\n\
+                    [model.b]\npackage = \"serve-b\"";
+        let bare = |package| parse_bare(text, package, "debug/serve", &cases()).unwrap();
+        assert_eq!(bare("serve-a").name, "bare-a");
+        assert_eq!(bare("serve-a").program.as_deref(), Some("debug/examples/bare-a"));
+        assert_eq!(bare("serve-a").unsupported.len(), 2);
+        assert!(bare("serve-b").unsupported.is_empty());
+        assert!(parse_bare(text, "serve-c", "path", &cases()).is_err());
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -18,7 +18,7 @@ use rustix::process::{
 use serde_json::Value;
 
 use crate::client::{Client, Dial};
-use crate::member::Member;
+use crate::member::{Member, introduction};
 use crate::surroundings::{self, Surroundings};
 use crate::usage::{self, Usage};
 use crate::watchdog::{Watch, lock};
@@ -40,15 +40,28 @@ impl Server {
         program: &str,
         args: &[String],
     ) -> Self {
-        let command = surroundings::command(surroundings, program);
-        let mut process = Process::spawn(watch, command, args, Stdio::piped());
+        Self::start_by(watch, surroundings::command(surroundings, program), args)
+    }
+
+    /// Starts it by a command of [`surroundings::command`], which may have been changed since.
+    #[track_caller]
+    pub(crate) fn start_by(watch: &Arc<Watch>, command: Command, args: &[String]) -> Self {
+        let process = Process::spawn(watch, command, args, Stdio::piped());
+        match Self::listens_or_ends(process) {
+            Ok(server) => server,
+            Err(outcome) => panic!("the server ended before it listened: {outcome:?}"),
+        }
+    }
+
+    /// Waits until a process listens, or has ended before.
+    #[track_caller]
+    pub(crate) fn listens_or_ends(mut process: Process) -> Result<Self, Outcome> {
         let mut stdout = process.child.stdout.take().expect("standard output is piped");
-        let line = first_line(watch, &mut stdout);
-        let addr = line.strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
-        let Some(addr) = addr else {
-            panic!("expected `listening on ADDR:PORT` on standard output, got {line:?}");
+        let Some(line) = line_or_end(&process.watch, &mut stdout) else {
+            return Err(process.outcome());
         };
-        Self { process, addr, stdout: Some(stdout) }
+        let addr = listening_on(&line);
+        Ok(Self { process, addr, stdout: Some(stdout) })
     }
 
     /// Adopts a process whose address is known without its telling.
@@ -58,6 +71,19 @@ impl Server {
 
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Waits until it says that it listens at another address too.
+    #[track_caller]
+    pub(crate) fn another_addr(&mut self) -> SocketAddr {
+        let stdout = self.stdout.as_mut().expect("its standard output is open");
+        announced(&self.process.watch, stdout)
+    }
+
+    /// Clients connect to this address of the server from now on.
+    pub(crate) fn at(&mut self, addr: SocketAddr) -> &mut Self {
+        self.addr = addr;
+        self
     }
 
     pub(crate) fn watch(&self) -> &Arc<Watch> {
@@ -84,8 +110,9 @@ impl Server {
 
     /// A new connection from another address of this machine.
     #[track_caller]
-    pub(crate) fn client_from(&self, from: Ipv4Addr) -> Client {
-        Client::connect(self.watch(), self.addr, Dial { buffers: None, from: Some(from) })
+    pub(crate) fn client_from(&self, from: impl Into<IpAddr>) -> Client {
+        let from = Some(from.into());
+        Client::connect(self.watch(), self.addr, Dial { buffers: None, from })
     }
 
     /// A registered member of the chat.
@@ -94,10 +121,36 @@ impl Server {
         Member::register(self.client(), nick)
     }
 
+    /// A new connection that has said this before the server can see it. For a server that soon
+    /// cuts a client that is silent: no pause of the suite counts as a silence of its client.
+    #[track_caller]
+    pub(crate) fn prompt_client(&self, words: &str) -> Client {
+        self.freeze();
+        let mut client = self.client();
+        client.send(words);
+        self.thaw();
+        client
+    }
+
+    /// A member of the chat that has introduced itself before the server can see it.
+    #[track_caller]
+    pub(crate) fn prompt_member(&self, nick: &str) -> Member {
+        let mut member = Member::stranger(self.prompt_client(&introduction(nick)));
+        nick.clone_into(&mut member.nick);
+        member.welcome();
+        member
+    }
+
     /// Proves that the server still serves: a new connection gets its line back.
     #[track_caller]
     pub(crate) fn serves(&self) {
         self.client().round_trip("still there?");
+    }
+
+    /// The same of a server that soon cuts a client that is silent.
+    #[track_caller]
+    pub(crate) fn serves_a_prompt_client(&self) {
+        self.prompt_client("still there?\n").expect("still there?\n");
     }
 
     /// Closes the pipes that the server writes to.
@@ -161,6 +214,15 @@ impl Server {
         self.wait();
     }
 
+    /// Kills it: what it has said after its first line on standard output, and on standard error.
+    #[track_caller]
+    pub(crate) fn end(mut self) -> (String, Vec<String>) {
+        self.process.child.stdout = self.stdout.take();
+        kill_group(self.process.log.pid);
+        let outcome = self.process.outcome();
+        (outcome.stdout, outcome.stderr)
+    }
+
     /// Waits for the end of the process.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
@@ -176,6 +238,23 @@ impl Server {
         usage::of_group(self.process.log.pid)
     }
 
+    /// Whether each of its threads waits for something: one that spins is never seen so.
+    pub(crate) fn is_asleep(&self) -> bool {
+        usage::is_asleep(self.process.log.pid)
+    }
+
+    /// How many times what waits for signals has begun to wait. A server may listen a moment before
+    /// the thread that does so runs.
+    #[track_caller]
+    pub(crate) fn waits_of_signals(&self) -> u64 {
+        let mut waits = None;
+        self.watch().until("a thread that waits for signals", || {
+            waits = usage::waits_of_signals(self.process.log.pid);
+            waits.is_some()
+        });
+        waits.unwrap_or_default()
+    }
+
     /// Asks for the counters with SIGUSR1.
     #[track_caller]
     pub(crate) fn counters(&self) -> Value {
@@ -188,6 +267,18 @@ impl Server {
             |line| line.contains("\"counters\""),
         );
         counters_of(&line)
+    }
+
+    /// Waits until it says a line on standard error that has this in it.
+    #[track_caller]
+    pub(crate) fn says(&self, part: &str) -> String {
+        let what = format!("a line with {part:?} on standard error");
+        self.process.log.wait_for(&self.process.watch, 0, &what, |line| line.contains(part))
+    }
+
+    /// All that it has said on standard error so far.
+    pub(crate) fn said(&self) -> Vec<String> {
+        self.process.log.tail(usize::MAX)
     }
 
     /// Asks for one counter.
@@ -205,6 +296,13 @@ impl Server {
     pub(crate) fn shortages(&self) -> u64 {
         let counters = self.counters();
         counters["errors"]["shortage"].as_u64().expect("a counter of shortages")
+    }
+
+    /// What it has said on standard error, after the process has ended.
+    #[track_caller]
+    pub(crate) fn last_words(&self) -> Vec<String> {
+        self.process.log.wait_end(&self.process.watch);
+        self.process.log.tail(usize::MAX)
     }
 
     /// The last line of standard error, after the process has ended.
@@ -245,13 +343,8 @@ impl Process {
         args: &[String],
         stdout: Stdio,
     ) -> Self {
-        let spawned = command
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn();
+        let spawned =
+            command.args(args).stdout(stdout).stderr(Stdio::piped()).process_group(0).spawn();
         let mut child = match spawned {
             Ok(child) => child,
             Err(error) => panic!("cannot start {command:?}: {error}"),
@@ -269,8 +362,30 @@ impl Process {
         Self { child, log, watch: Arc::clone(watch) }
     }
 
+    pub(crate) fn pid(&self) -> Pid {
+        self.log.pid
+    }
+
+    /// Where it reads from: a pipe, where it was started with one.
+    #[track_caller]
+    pub(crate) fn stdin(&mut self) -> &mut ChildStdin {
+        self.child.stdin.as_mut().expect("standard input is piped")
+    }
+
+    /// The next line of its standard output.
+    #[track_caller]
+    pub(crate) fn line(&mut self) -> String {
+        let stdout = self.child.stdout.as_mut().expect("standard output is piped");
+        next_line(&self.watch, stdout)
+    }
+
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
+        // One that was seen to have ended is there no more.
+        if let Ok(Some(status)) = self.child.try_wait() {
+            self.log.running.store(false, Ordering::Relaxed);
+            return status;
+        }
         let left = self.watch.awaiting("the server to exit");
         let pidfd = pidfd_open(self.log.pid, PidfdFlags::empty()).expect("watch the process");
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
@@ -397,7 +512,7 @@ impl Log {
 
 /// Kills a process and all its children.
 pub(crate) fn kill_group(group: Pid) {
-    // It fails only if there is nobody left to kill.
+    // It fails only if there is no process left to kill.
     let _ = kill_process_group(group, Signal::KILL);
 }
 
@@ -408,8 +523,28 @@ pub(crate) fn timespec(duration: std::time::Duration) -> Timespec {
     }
 }
 
+/// Where the server says that it listens.
 #[track_caller]
-fn first_line(watch: &Watch, stdout: &mut ChildStdout) -> String {
+fn announced(watch: &Watch, stdout: &mut ChildStdout) -> SocketAddr {
+    listening_on(&next_line(watch, stdout))
+}
+
+#[track_caller]
+fn listening_on(line: &str) -> SocketAddr {
+    let addr = line.strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
+    addr.unwrap_or_else(|| {
+        panic!("expected `listening on ADDR:PORT` on standard output, got {line:?}")
+    })
+}
+
+#[track_caller]
+fn next_line(watch: &Watch, stdout: &mut ChildStdout) -> String {
+    line_or_end(watch, stdout).expect("the server ended before it listened")
+}
+
+/// The next line, or `None` where the output ends without one.
+#[track_caller]
+fn line_or_end(watch: &Watch, stdout: &mut ChildStdout) -> Option<String> {
     let mut line = Vec::new();
     loop {
         let left = watch.awaiting("`listening on` from the server");
@@ -417,12 +552,12 @@ fn first_line(watch: &Watch, stdout: &mut ChildStdout) -> String {
         if poll(&mut fds, Some(&timespec(left))).expect("poll a pipe") == 0 {
             continue;
         }
-        // Byte by byte: what comes after the first line must stay in the pipe.
+        // Byte by byte: what comes after the line must stay in the pipe.
         let mut byte = [0];
         match stdout.read(&mut byte) {
             Ok(1) if byte[0] != b'\n' => line.push(byte[0]),
-            Ok(0) if line.is_empty() => panic!("the server ended before it listened"),
-            Ok(_) => return String::from_utf8_lossy(&line).into_owned(),
+            Ok(0) if line.is_empty() => return None,
+            Ok(_) => return Some(String::from_utf8_lossy(&line).into_owned()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => panic!("reading the server's standard output: {error}"),
         }

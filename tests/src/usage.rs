@@ -20,7 +20,7 @@ pub(crate) struct Usage {
     pub(crate) descriptors: usize,
     /// Processor time, user and system, in clock ticks.
     pub(crate) ticks: u64,
-    /// Processes, and those among them that are stopped.
+    /// Processes, and those among them of which each thread is stopped.
     pub(crate) processes: usize,
     pub(crate) stopped: usize,
 }
@@ -40,6 +40,44 @@ pub(crate) fn of_group(group: Pid) -> Usage {
         }
     }
     sum
+}
+
+/// Whether no thread of the process group runs, or could run if a processor were free.
+pub(crate) fn is_asleep(group: Pid) -> bool {
+    members(group).all(|(proc, _)| states(&proc).all(|state| state != 'R'))
+}
+
+/// Whether each thread of a process is stopped. Each stops by itself when it comes to it: that the
+/// first one stands says nothing of those that wait for a processor.
+fn is_stopped(proc: &Path) -> bool {
+    states(proc).all(|state| matches!(state, 'T' | 't' | 'Z' | 'X'))
+}
+
+/// The state of each thread of a process.
+fn states(proc: &Path) -> impl Iterator<Item = char> {
+    let threads = fs::read_dir(proc.join("task")).into_iter().flatten().flatten();
+    let stats = threads.filter_map(|it| fs::read_to_string(it.path().join("stat")).ok());
+    // The state stands behind the name, which ends with the last parenthesis.
+    stats.filter_map(|stat| stat.rsplit(") ").next()?.chars().next())
+}
+
+/// How many times the thread that waits for signals has begun to wait: the one that is named after
+/// them, or in a group of several processes the first of these. `None` where no thread has given
+/// itself that name yet.
+pub(crate) fn waits_of_signals(group: Pid) -> Option<u64> {
+    let tasks = PathBuf::from(format!("/proc/{}/task", group.as_raw_nonzero()));
+    let threads = fs::read_dir(&tasks).ok()?.flatten().map(|it| it.path());
+    let named = |thread: &PathBuf| {
+        fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.trim() == "signals")
+    };
+    let first = || {
+        let several = members(group).nth(1).is_some();
+        several.then(|| tasks.join(group.as_raw_nonzero().to_string()))
+    };
+    let thread = threads.into_iter().find(named).or_else(first)?;
+    let status = fs::read_to_string(thread.join("status")).ok()?;
+    let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    waits.trim().parse().ok()
 }
 
 /// The processes of the group, first the one that it is named after.
@@ -105,6 +143,6 @@ fn of_member(proc: &Path, stat: &[String]) -> Option<Usage> {
         descriptors: fs::read_dir(proc.join("fd")).map_or(0, Iterator::count),
         ticks: number(14)? + number(15)?,
         processes: 1,
-        stopped: usize::from(stat[0] == "T"),
+        stopped: usize::from(is_stopped(proc)),
     })
 }

@@ -1,7 +1,7 @@
 //! How a case runs and how it ends: on a thread of its own, with a deadline enforced from outside.
 //!
 //! Everything that a case waits for is bounded by its deadline from inside. Should that fail (a
-//! bug in the suite), the watchdog kills the servers, which wakes whoever waits for them, and
+//! bug in the suite), the watchdog kills the servers, which wakes what waits for them, and
 //! fails the case all the same. A failure names what was awaited and the server's last words.
 
 use std::any::Any;
@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::hash::{Hash, Hasher};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::Stdio;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -18,17 +19,30 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libtest_mimic::Failed;
 
+use crate::bare;
 use crate::cases::Case;
 use crate::models::Model;
-use crate::server::{Log, Process, Server, kill_group};
+use crate::network::Network;
+use crate::server::{Log, Outcome, Process, Server, kill_group};
 use crate::surroundings::{self, Surroundings};
+use crate::traced::{self, Traced};
+use crate::tracer::Fault;
 
 /// How long a case may take, unless `CONFORMANCE_DEADLINE` (in seconds) says otherwise. Far more
 /// than any needs on a loaded machine: it ends a hang, it does not judge speed.
-const BUDGET: Duration = Duration::from_secs(90);
+const BUDGET: Duration = Duration::from_secs(240);
 
 /// How many random scripts a case plays, unless `CONFORMANCE_SCRIPTS` says otherwise.
 const SCRIPTS: u64 = 3;
+
+/// How many malformed sessions a case holds, unless `CONFORMANCE_SESSIONS` says otherwise.
+const SESSIONS: u64 = 200;
+
+/// Which shell.
+const SHELL: &str = "/bin/sh";
+
+/// The loopback, and a port that the kernel picks.
+const ANY_PORT: &str = "127.0.0.1:0";
 
 /// What the watchdog grants beyond the budget before it steps in.
 const GRACE: Duration = Duration::from_secs(5);
@@ -46,6 +60,8 @@ pub(crate) struct Watch {
     deadline: Instant,
     awaiting: Mutex<String>,
     servers: Mutex<Vec<Arc<Log>>>,
+    /// What is between the clients and the server; `None`: nothing.
+    network: Option<Network>,
 }
 
 impl Ctx {
@@ -70,10 +86,72 @@ impl Ctx {
     /// Starts the server through a shell that runs `prelude` (a limit, a redirection) first.
     #[track_caller]
     pub(crate) fn echo_after(&self, prelude: &str, args: &[&str]) -> Server {
+        self.echo_in_after(Surroundings::Usual, prelude, args)
+    }
+
+    /// The same in surroundings of its own.
+    #[track_caller]
+    pub(crate) fn echo_in_after(
+        &self,
+        surroundings: Surroundings,
+        prelude: &str,
+        args: &[&str],
+    ) -> Server {
+        let line = self.shell(prelude, self.command_line("echo", args));
+        Server::start(&self.watch, surroundings, SHELL, &line)
+    }
+
+    /// Starts the server in chat mode through a shell that runs `prelude` first.
+    #[track_caller]
+    pub(crate) fn chat_after(&self, prelude: &str, args: &[&str]) -> Server {
+        let line = self.shell(prelude, self.command_line("chat", args));
+        Server::start(&self.watch, Surroundings::Usual, SHELL, &line)
+    }
+
+    /// Starts the server in echo mode through a shell that runs `prelude` first, where it can say
+    /// nothing or may not come to listen. Waits until it does or has ended.
+    #[track_caller]
+    pub(crate) fn echo_unheard_after(&self, prelude: &str) -> Server {
+        let addr = free_addr();
+        let line = self.command_line("echo", &["--listen", &addr.to_string()]);
+        let process = self.program_beside(SHELL, &self.shell(prelude, line));
+        let mut server = Server::adopt(process, addr);
+        self.watch.until("the server to listen or to end", || {
+            TcpStream::connect(addr).is_ok() || server.has_ended()
+        });
+        server
+    }
+
+    /// The arguments with which a shell runs `prelude` and becomes the server.
+    fn shell(&self, prelude: &str, args: Vec<String>) -> Vec<String> {
         let script = format!("{prelude}; exec \"$0\" \"$@\"");
         let mut command_line = vec!["-c".to_owned(), script, self.program.clone()];
-        command_line.extend(self.command_line("echo", args));
-        Server::start(&self.watch, Surroundings::Usual, "/bin/sh", &command_line)
+        command_line.extend(args);
+        command_line
+    }
+
+    /// Starts the server with these flags and no others, but for the port that the kernel picks.
+    #[track_caller]
+    pub(crate) fn start(&self, args: &[&str]) -> Server {
+        let mut all = self.args.clone();
+        all.extend(["--listen", ANY_PORT].iter().chain(args).map(|&arg| arg.to_owned()));
+        Server::start(&self.watch, Surroundings::Usual, &self.program, &all)
+    }
+
+    /// Starts the server with these flags and no others.
+    #[track_caller]
+    pub(crate) fn flags(&self, args: &[&str]) -> Server {
+        let all: Vec<String> =
+            self.args.iter().cloned().chain(args.iter().map(|&arg| arg.to_owned())).collect();
+        Server::start(&self.watch, Surroundings::Usual, &self.program, &all)
+    }
+
+    /// Starts the server through a shell that runs `prelude` first, with these flags and no others,
+    /// to see it end.
+    #[track_caller]
+    pub(crate) fn outcome_after(&self, prelude: &str, args: &[&str]) -> Outcome {
+        let all = self.args.iter().cloned().chain(args.iter().map(|&arg| arg.to_owned()));
+        self.program_beside(SHELL, &self.shell(prelude, all.collect())).outcome()
     }
 
     /// Starts the server in echo mode in surroundings of its own.
@@ -92,9 +170,24 @@ impl Ctx {
 
     /// Starts the server in echo mode from a process that does nothing else, and gives that one.
     #[track_caller]
-    pub(crate) fn echo_held(&self) -> Server {
-        let args = surroundings::holding(&self.program, &self.command_line("echo", &[]));
+    pub(crate) fn echo_held(&self, args: &[&str]) -> Server {
+        let args = surroundings::holding(&self.program, &self.command_line("echo", args));
         Server::start(&self.watch, Surroundings::Usual, "/proc/self/exe", &args)
+    }
+
+    /// Starts the model bare, which takes an address and nothing else.
+    #[track_caller]
+    pub(crate) fn bare(&self) -> Server {
+        bare::build(&self.program);
+        Server::start(&self.watch, Surroundings::Usual, &self.program, &[ANY_PORT.to_owned()])
+    }
+
+    /// Starts the model bare through a shell that runs `prelude` (a limit) first.
+    #[track_caller]
+    pub(crate) fn bare_after(&self, prelude: &str) -> Server {
+        bare::build(&self.program);
+        let line = self.shell(prelude, vec![ANY_PORT.to_owned()]);
+        Server::start(&self.watch, Surroundings::Usual, SHELL, &line)
     }
 
     /// Starts the server with these arguments only, to see it end.
@@ -111,6 +204,33 @@ impl Ctx {
         Process::spawn(&self.watch, command, &all, stdout.into())
     }
 
+    /// Starts another program, which ends with the case.
+    #[track_caller]
+    pub(crate) fn program_beside(&self, program: &str, args: &[String]) -> Process {
+        let command = surroundings::command(Surroundings::Usual, program);
+        Process::spawn(&self.watch, command, args, Stdio::piped())
+    }
+
+    /// Starts the server in a mode where its system calls can be made to fail. Already at the start
+    /// this call fails.
+    #[track_caller]
+    pub(crate) fn traced(&self, mode: &str, args: &[&str], first: Option<Fault>) -> Traced {
+        traced::start(&self.watch, &self.program, &self.command_line(mode, args), first)
+            .unwrap_or_else(|outcome| panic!("it does not start: {outcome:?}"))
+    }
+
+    /// The same where it may not come to listen.
+    #[track_caller]
+    pub(crate) fn traced_or_ends(&self, fault: Fault) -> Result<Traced, Outcome> {
+        let args = self.command_line("echo", &[]);
+        traced::start(&self.watch, &self.program, &args, Some(fault))
+    }
+
+    /// The arguments that make the program this model.
+    pub(crate) fn args(&self) -> &[String] {
+        &self.args
+    }
+
     /// The program under test, for cases that start it in a way of their own.
     pub(crate) fn program(&self) -> &str {
         &self.program
@@ -125,7 +245,7 @@ impl Ctx {
         let mut all = self.args.clone();
         // A case that needs an address of its own says so; a flag may stand only once.
         if !args.contains(&"--listen") {
-            all.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
+            all.extend(["--listen", ANY_PORT].map(str::to_owned));
         }
         all.extend(["--mode", mode].map(str::to_owned));
         all.extend(args.iter().map(|&arg| arg.to_owned()));
@@ -134,19 +254,25 @@ impl Ctx {
 }
 
 impl Watch {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(network: Option<Network>) -> Self {
         Self {
             deadline: Instant::now() + budget(),
             awaiting: Mutex::new("nothing yet".to_owned()),
             servers: Mutex::default(),
+            network,
         }
+    }
+
+    /// Where a client connects in order to reach the server at this address.
+    pub(crate) fn door(&self, server: SocketAddr) -> SocketAddr {
+        self.network.as_ref().map_or(server, |network| network.door(server))
     }
 
     /// Says what the case waits for from here on, and how long it may.
     ///
     /// # Panics
     ///
-    /// When the case's time is up: there is nobody left to wait for.
+    /// When the case's time is up: there is nothing left to wait for.
     #[track_caller]
     pub(crate) fn awaiting(&self, what: &str) -> Duration {
         let mut awaiting = lock(&self.awaiting);
@@ -174,14 +300,31 @@ impl Watch {
     }
 }
 
+/// An address of the loopback that is this case's own, with a port that the kernel picks. For a
+/// case that comes back to a port which was free for a while: at the usual address, another case,
+/// which runs beside it, might have been given that port.
+pub(crate) fn own_addr() -> String {
+    let [a, b, c] = [fastrand::u8(64..128), fastrand::u8(..), fastrand::u8(1..255)];
+    format!("127.{a}.{b}.{c}:0")
+}
+
+/// A free port of such an address, for a server that cannot say which it has. A connection to it
+/// comes from 127.0.0.1. So an attempt cannot meet itself, as one from the port that it goes to.
+#[track_caller]
+pub(crate) fn free_addr() -> SocketAddr {
+    let listener = TcpListener::bind(own_addr());
+    listener.and_then(|listener| listener.local_addr()).expect("a port")
+}
+
 /// Runs one case to its end and tells the harness how it went.
 pub(crate) fn run(case: Case, model: &Model, program: &str, seed: u64) -> Result<(), Failed> {
     let name = format!("{}::{}", model.name, case.name);
-    let watch = Arc::new(Watch::new());
+    let case_seed = hash(&(seed, case.name));
+    let watch = Arc::new(Watch::new(model.far.then(|| Network::new(case_seed))));
     let ctx = Ctx {
         program: program.to_owned(),
         args: model.args.clone(),
-        seed: hash(&(seed, case.name)),
+        seed: case_seed,
         watch: Arc::clone(&watch),
     };
     let (done, ended) = mpsc::channel();
@@ -261,6 +404,11 @@ fn budget() -> Duration {
     number_from("CONFORMANCE_DEADLINE").map_or(BUDGET, Duration::from_secs)
 }
 
+/// How many malformed sessions to hold.
+pub(crate) fn sessions() -> u64 {
+    number_from("CONFORMANCE_SESSIONS").unwrap_or(SESSIONS)
+}
+
 /// How many random scripts to play.
 pub(crate) fn scripts() -> u64 {
     number_from("CONFORMANCE_SCRIPTS").unwrap_or(SCRIPTS)
@@ -276,7 +424,7 @@ pub(crate) fn seed() -> u64 {
 
 /// # Panics
 ///
-/// When the variable is set to something else than a number: to go on would do what nobody asked.
+/// When the variable is set to something else than a number: to go on would do what was not asked.
 fn number_from(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
     match text.parse() {

@@ -4,27 +4,39 @@
 //! It knows the plain values of `protocol` ([`protocol::Settings`], [`protocol::Time`]) and
 //! nothing of what the protocol does with them.
 
+mod config;
 mod counters;
+mod files;
 mod flags;
 mod gate;
+mod io_slices;
 mod log;
+mod manager;
+mod metrics;
+mod operators;
 mod socket;
 mod stop;
+mod texts;
+mod watch;
+mod watchdog;
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use protocol::{Settings, Time};
+use protocol::{Done, Settings, Time};
 
 pub use counters::{Counter, Counters};
-pub use flags::NoExtra;
-pub use gate::Place;
+pub use flags::{NoExtra, durations, numbers};
+pub use gate::{Place, network_of};
+pub use io_slices::{IoSlices, MOST_SLICES, fill_slices};
 pub use log::Log;
-pub use socket::{has_unread, is_shortage};
+pub use socket::{accept_nonblocking, has_unread, is_shortage};
 pub use stop::{Heard, Stop, block_child_signals};
 
 /// Why a server ends other than by being asked to. The text is one line that says what to do.
@@ -42,6 +54,11 @@ impl Failure {
     /// A failure while `doing` something: `Failure::of("epoll_wait")` maps an error to it.
     pub fn of<E: Display>(doing: &str) -> impl Fn(E) -> Failure + '_ {
         move |error| Failure::Failed(format!("{doing}: {error}"))
+    }
+
+    fn text(&self) -> &str {
+        let (Failure::Failed(text) | Failure::Usage(text) | Failure::Unsupported(text)) = self;
+        text
     }
 
     fn exit_code(&self) -> u8 {
@@ -71,27 +88,23 @@ pub struct Launch<E = NoExtra> {
     gate: gate::Gate,
     connections_asked_for: Option<usize>,
     socket: socket::Wanted,
-    bound: OnceLock<SocketAddr>,
-    counters: Vec<Counters>,
-    /// Counters that several processes share, instead of those above.
-    shared_counters: OnceLock<&'static [Counters]>,
+    manager: manager::Manager,
+    bound: OnceLock<Vec<SocketAddr>>,
+    metrics: Option<TcpListener>,
+    /// How often the manager is given a sign of life.
+    watchdog: Option<Duration>,
+    /// In chat only.
+    texts: Option<Arc<texts::Texts>>,
+    tally: Arc<counters::Tally>,
     work: Duration,
     started: Instant,
 }
 
-/// The most bytes read from one connection in one turn, in all models: [`Launch::read_size`] says
-/// how many here.
+/// The most bytes read from one connection in one turn, in all models: the budget that keeps one
+/// from starving the others.
 pub const READ_SIZE: usize = 64 << 10;
 
 impl<E> Launch<E> {
-    /// How many bytes to read from one connection in one turn: the budget that keeps one from
-    /// starving the others. With `--work` it is small, since the time that a turn takes is then a
-    /// matter of lines, of which each byte may be one.
-    #[must_use]
-    pub fn read_size(&self) -> usize {
-        if self.work.is_zero() { READ_SIZE } else { 1 << 10 }
-    }
-
     /// Now, since the start of the server. Read it once per turn of the loop.
     #[must_use]
     pub fn now(&self) -> Time {
@@ -100,15 +113,11 @@ impl<E> Launch<E> {
     }
 
     /// The counters of one worker, or of one of many threads or tasks: on cache lines that it
-    /// shares with nobody, or with few.
+    /// shares with no other, or with few.
     #[must_use]
     pub fn counters(&self, which: usize) -> &Counters {
-        let counters = self.all_counters();
+        let counters = self.tally.all();
         &counters[which % counters.len()]
-    }
-
-    fn all_counters(&self) -> &[Counters] {
-        self.shared_counters.get().copied().unwrap_or(&self.counters)
     }
 
     /// For a model of several processes: counts in `counters`, memory that all of them share, so
@@ -116,8 +125,19 @@ impl<E> Launch<E> {
     /// has an effect.
     pub fn share_counters(&self, counters: &'static [Counters]) {
         if !counters.is_empty() {
-            self.shared_counters.get_or_init(|| counters);
+            self.tally.share(counters);
         }
+    }
+
+    /// Counts what has been done, and does the work of `--work` for the lines among it. Call it
+    /// before the replies are written.
+    pub fn account(&self, done: Done, counters: &Counters) {
+        counters.lines.add(done.lines);
+        if done.slow_cut + done.timed_out > 0 {
+            counters.slow_cut.add(done.slow_cut);
+            counters.timed_out.add(done.timed_out);
+        }
+        self.burn(done.lines);
     }
 
     /// `--work`: burns its CPU time for each of `lines` lines, as a computation would.
@@ -141,7 +161,73 @@ impl<E> Launch<E> {
     /// Prints the counters. [`Launch::on_stop`] does so when SIGUSR1 asks for it, and [`main`] at
     /// the end: this is for a process that waits for signals by itself.
     pub fn report(&self) {
-        self.log.counters(self.all_counters());
+        self.log.counters(&counters::total(&self.tally, &self.now_told()));
+    }
+
+    pub(crate) fn metrics_text(&self) -> String {
+        counters::open_metrics(&self.tally, &self.now_told())
+    }
+
+    fn now_told(&self) -> counters::Now {
+        let connections = if self.tally.are_shared() {
+            let gone = self.tally.sum(|c| &c.refused) + self.tally.sum(|c| &c.ended);
+            self.tally.sum(|c| &c.accepts).saturating_sub(gone)
+        } else {
+            self.gate.inside() as u64
+        };
+        counters::Now { connections, uptime: self.started.elapsed() }
+    }
+
+    /// The last report. The main thread and the signal thread may both come to it.
+    fn report_once(&self) {
+        static DONE: AtomicBool = AtomicBool::new(false);
+        if !DONE.swap(true, Ordering::AcqRel) {
+            self.report();
+        }
+    }
+}
+
+impl<E: Send + Sync + 'static> Launch<E> {
+    /// Runs each of `workers` on a thread of its own, says where the server listens, and returns
+    /// when all have ended. The failure of one ends the process.
+    ///
+    /// # Errors
+    /// When a thread cannot be had.
+    pub fn run_each<W: Send + 'static>(
+        &'static self,
+        workers: Vec<W>,
+        run: fn(W) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.run_each_when(workers, run, || Ok(()))
+    }
+
+    /// As [`Launch::run_each`], for workers that may still fail to start on their threads: says
+    /// where the server listens once `ready` has returned.
+    ///
+    /// # Errors
+    /// When a thread cannot be had, or that of `ready`.
+    pub fn run_each_when<W: Send + 'static>(
+        &'static self,
+        workers: Vec<W>,
+        run: fn(W) -> Result<(), Failure>,
+        ready: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut threads = Vec::new();
+        for worker in workers {
+            let run = move || {
+                if let Err(failure) = run(worker) {
+                    self.abort(&failure);
+                }
+            };
+            threads.push(thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?);
+        }
+        ready()?;
+        self.announce();
+        for thread in threads {
+            // It does not fail: a panic ends the process.
+            let _ = thread.join();
+        }
+        Ok(())
     }
 }
 
@@ -155,23 +241,32 @@ pub fn main<E: clap::Args + Send + Sync + 'static>(
     serve: impl FnOnce(&'static Launch<E>) -> Result<(), Failure>,
 ) -> ExitCode {
     // First of all, so that every thread to come inherits it: stop signals are waited for.
-    stop::block_signals();
-    end_on_panic(name);
+    // Descriptors 0, 1 and 2 are taken by now: where one of them was closed, the standard library
+    // has opened /dev/null, so that no socket can be taken for standard output or error.
+    stop::set_signal_mask();
+    let early = Log::before_flags(name, std::env::args_os());
+    end_on_panic(early);
     let launch = match flags::parse::<E>(name, about) {
         Ok(launch) => &*Box::leak(Box::new(launch)),
         Err(flags::Early::Help(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
+            return print_help(&text);
         }
         Err(flags::Early::Failure(failure)) => {
-            Log::new(name, log::Format::Text).failure(&failure);
+            early.failure(&failure);
             return ExitCode::from(failure.exit_code());
         }
     };
+    if launch.texts.as_ref().is_some_and(|texts| texts.are_in_files()) {
+        stop::block_hangup();
+    }
     let result = serve(launch);
+    if result.is_ok() {
+        // A thread or a task may still be on its way out, with the end of its connection to log.
+        launch.gate.await_empty(LAST_ENDS);
+    }
     // A server that never came to listen has nothing to tell.
     if ANNOUNCED.load(Ordering::Relaxed) {
-        launch.report();
+        launch.report_once();
     }
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -182,6 +277,18 @@ pub fn main<E: clap::Args + Send + Sync + 'static>(
     }
 }
 
+/// It is no error when the reader of the help ends early (`| head`); a full disk is one.
+fn print_help(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// How long to wait for connections that a server has let go of when it ends.
+const LAST_ENDS: Duration = Duration::from_secs(1);
+
 /// Whether the server has said where it listens.
 static ANNOUNCED: AtomicBool = AtomicBool::new(false);
 
@@ -190,14 +297,14 @@ static ANNOUNCED: AtomicBool = AtomicBool::new(false);
 ///
 /// Only before it listens is a panic no bug: runtimes have no other way to say that there is no
 /// thread to be had. That is one line like any other failure to start.
-fn end_on_panic(name: &'static str) {
+fn end_on_panic(log: Log) {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if ANNOUNCED.load(Ordering::Relaxed) {
+        if ANNOUNCED.load(Ordering::Relaxed) && !log.is_json() {
             tell(panic);
         } else {
             let text = panic.to_string().replace('\n', " ");
-            Log::new(name, log::Format::Text).failure(&Failure::Failed(text));
+            log.failure(&Failure::Failed(text));
         }
         std::process::exit(1);
     }));

@@ -198,6 +198,8 @@ mod tests {
         theirs.insert(());
         assert!(ours.get(id).is_some());
         assert!(theirs.get(id).is_none());
+        assert!(theirs.get_mut(id).is_none());
+        assert!(theirs.remove(id).is_none());
     }
 
     #[test]

@@ -4,40 +4,51 @@
 //! this crate opens a socket, reads a clock, starts a thread or takes a lock, so every I/O model
 //! drives exactly the same protocol, and a test can drive it too.
 //!
-//! # The contract of calls
+//! # Which part fits which server
 //!
-//! A server owns the socket and calls, for each connection:
+//! - An event loop that owns many connections: [`Connections`], which has the rest inside. Its
+//!   contract of calls stands at the top of its module.
+//! - A thread or a process that blocks for one connection: [`Session::step`]. If several threads
+//!   serve it, [`Duplex`].
+//! - A task for each connection: a [`Session`] and an [`Outbox`] of its own, and one [`Room`] for
+//!   all of them.
 //!
-//! 1. [`Slots::insert`] for a [`ConnId`], [`Session::new`], an [`Outbox`], and in chat
-//!    [`Hub::open`].
-//! 2. On bytes: [`Session::echo`] or [`Session::chat`]. At the end of the stream, and in echo when
-//!    the server stops: [`Session::end`], then the same call with no bytes.
+//! # The contract of calls for one connection
+//!
+//! 1. [`Session::new`], an [`Outbox`], and in chat [`Hub::open`] with a [`ConnId`].
+//! 2. On bytes, and at the end of the stream: [`Session::echo`] or [`Session::chat`] with
+//!    [`Input::Received`]. When an echo server stops: [`Session::stop`].
 //! 3. In chat, after the hub has been called and under the same lock: [`Hub::take`] for the mail
-//!    of this worker and [`Hub::wakes`] for the others; then [`Session::post`] for each [`Mail`],
-//!    by way of an [`Inbox`] where a task owns the session.
-//! 4. Whenever the outbox is not empty: write [`Outbox::slices`], tell [`Outbox::advance`].
+//!    and [`Hub::wakes`] for the other workers; then [`Session::post`] for each [`Mail`].
+//! 4. Whenever the outbox is not empty: write [`Outbox::slices`], then call [`Outbox::advance`].
 //! 5. After every call above: [`Session::next`] says whether to read, to shut the sending side
 //!    down, or to close; [`Session::deadline`] says when to call [`Session::expire`].
-//! 6. When the socket is gone: [`Hub::leave`], and the slot is free again.
+//! 6. When the socket is gone: [`Hub::leave`], and the id may be used again.
 //!
 //! Time is a [`Time`], counted from the start of the server; it never goes backwards.
 
 mod chat;
+mod connections;
 mod deadlines;
 mod id;
 mod inbox;
 mod lines;
 mod outbox;
+mod room;
 mod session;
 mod settings;
 mod time;
 
 pub use chat::{Hub, Mail, Parcel};
+pub use connections::{Connection, Connections, Done};
 pub use deadlines::Deadlines;
 pub use id::{ConnId, Slots};
 pub use inbox::Inbox;
-pub use lines::{Line, Lines};
+pub use lines::{Line, LineLimit, Lines};
 pub use outbox::{Full, Message, Outbox};
-pub use session::{Due, Next, SENDQ_EXCEEDED, Session};
-pub use settings::{ChatSettings, Limits, Mode, Settings};
+pub use room::{Exchange, Room};
+pub use session::{Due, Duplex, Hears, Input, Next, Posted, SENDQ_EXCEEDED, Session, Step};
+pub use settings::{
+    Changing, ChatSettings, ChatTexts, Gone, Limits, Mode, Settings, Verdict, Watch,
+};
 pub use time::Time;

@@ -1,24 +1,22 @@
 //! Framing: bytes in, whole lines out.
 
-/// What framing finds, or what else the hub must hear in the same order.
+/// What framing finds, and what else the hub must learn in the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
     /// One line. Echo gets it with its terminator, chat without.
     Whole(&'a [u8]),
-    /// A line over the limit, told once; its bytes are not kept.
+    /// A line over the limit, reported once; its bytes are not kept.
     TooLong,
-    /// Chat: the peer has done what ends a connection; the reason is for its eyes.
+    /// Chat: the peer has done what ends a connection, for this reason.
     Refused(&'static str),
     /// Chat: the peer has ended its stream and everything before has been handled.
     End,
-    /// Chat: no line, but the question whether there is room for one.
-    Room,
 }
 
 /// Splits a stream into lines that end in LF.
 ///
 /// It keeps what [`Lines::hold`] gave it and the unfinished line at the end, and no heap when
-/// there is neither. A line longer than the limit is told once, as soon as that is known, and
+/// there is neither. A line longer than the limit is reported once, as soon as that is known, and
 /// skipped to its end without being kept.
 #[derive(Default)]
 pub struct Lines {
@@ -33,6 +31,25 @@ pub struct Lines {
     skipped: Option<usize>,
 }
 
+/// The most bytes of a line, terminator included.
+#[derive(Clone, Copy, Debug)]
+pub struct LineLimit {
+    /// Of one that does not begin with an `@`.
+    pub plain: usize,
+    /// Of one that does: it has tags before it.
+    pub tagged: usize,
+}
+
+impl LineLimit {
+    fn of(self, first: Option<&u8>) -> usize {
+        if first == Some(&b'@') { self.tagged } else { self.plain }
+    }
+
+    fn is_passed(self, line: &[u8]) -> bool {
+        line.len() > self.of(line.first())
+    }
+}
+
 impl Lines {
     /// The next whole line, terminator included: from what is held, then from `input`, which
     /// loses what was taken. `None`: all of `input` is taken and no line is complete.
@@ -42,6 +59,15 @@ impl Lines {
         &'held mut self,
         input: &mut &'input [u8],
         limit: usize,
+    ) -> Option<Line<'held>> {
+        self.next_of(input, LineLimit { plain: limit, tagged: limit })
+    }
+
+    /// As [`Lines::next`], where some lines may be longer than others.
+    pub fn next_of<'held, 'input: 'held>(
+        &'held mut self,
+        input: &mut &'input [u8],
+        limit: LineLimit,
     ) -> Option<Line<'held>> {
         if !self.skip(input) {
             return None;
@@ -60,7 +86,7 @@ impl Lines {
         let (line, rest) = input.split_at(end + 1);
         *input = rest;
         if self.held.is_empty() {
-            return Some(if line.len() > limit { Line::TooLong } else { Line::Whole(line) });
+            return Some(if limit.is_passed(line) { Line::TooLong } else { Line::Whole(line) });
         }
         self.held.extend_from_slice(line);
         self.given = self.held.len();
@@ -83,7 +109,7 @@ impl Lines {
         if !plain || self.held.len() + input.len() > limit {
             return false;
         }
-        if let Some(last) = input.iter().rposition(|&byte| byte == b'\n') {
+        if let Some(last) = find_last_lf(input) {
             let (lines, tail) = input.split_at(last + 1);
             if !self.held.is_empty() {
                 give(&self.held);
@@ -110,7 +136,7 @@ impl Lines {
         self.len() == 0
     }
 
-    /// Whether a line that has been told to be too long has not ended yet, and how many of its
+    /// Whether a line that was reported as too long has not ended yet, and how many of its
     /// bytes have come.
     #[must_use]
     pub fn skipping(&self) -> Option<usize> {
@@ -137,14 +163,15 @@ impl Lines {
         true
     }
 
-    fn judge(&self, start: usize, limit: usize) -> Line<'_> {
+    fn judge(&self, start: usize, limit: LineLimit) -> Line<'_> {
         let line = &self.held[start..self.given];
-        if line.len() > limit { Line::TooLong } else { Line::Whole(line) }
+        if limit.is_passed(line) { Line::TooLong } else { Line::Whole(line) }
     }
 
-    fn keep_tail(&mut self, input: &mut &[u8], limit: usize) -> Option<Line<'static>> {
+    fn keep_tail(&mut self, input: &mut &[u8], limit: LineLimit) -> Option<Line<'static>> {
         let tail = core::mem::take(input);
-        if self.held.len() + tail.len() > limit {
+        let first = self.held.first().or(tail.first());
+        if self.held.len() + tail.len() > limit.of(first) {
             self.skipped = Some(self.held.len() + tail.len());
             self.held = Vec::new();
             self.searched = 0;
@@ -164,6 +191,19 @@ impl Lines {
         }
         self.given = 0;
     }
+}
+
+/// Block by block: `contains` compares several bytes at a time, `rposition` one. A long line comes
+/// in pieces that have no LF, and each of them is looked through to its beginning.
+fn find_last_lf(bytes: &[u8]) -> Option<usize> {
+    let mut end = bytes.len();
+    for block in bytes.rchunks(256) {
+        end -= block.len();
+        if block.contains(&b'\n') {
+            return block.iter().rposition(|&byte| byte == b'\n').map(|at| end + at);
+        }
+    }
+    None
 }
 
 fn find_lf(bytes: &[u8]) -> Option<usize> {
@@ -216,6 +256,23 @@ mod tests {
         drain(&mut lines, b"c\nd\n", &mut found);
         assert_eq!(found, [Found::Whole(b"abc\n".to_vec()), Found::Whole(b"d\n".to_vec())]);
         assert_eq!(lines.held.capacity(), 0);
+    }
+
+    #[test]
+    fn a_line_with_tags_may_be_longer() {
+        let limit = LineLimit { plain: 4, tagged: 8 };
+        for cut in 0..=9 {
+            let mut lines = Lines::default();
+            let mut found = Vec::new();
+            let stream = b"abc\n@bcdefg\nabcd\n@bcdefgh\nx\n";
+            for piece in [&stream[..cut], &stream[cut..]] {
+                let mut input = piece;
+                while let Some(line) = lines.next_of(&mut input, limit) {
+                    found.push(matches!(line, Line::Whole(_)));
+                }
+            }
+            assert_eq!(found, [true, true, false, false, true], "cut at {cut}");
+        }
     }
 
     #[test]
@@ -273,6 +330,18 @@ mod tests {
             let whole = stream.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
             prop_assert_eq!(&given, &stream[..whole]);
             prop_assert_eq!(lines.len(), stream.len() - whole);
+        }
+    }
+
+    #[test]
+    fn the_last_lf_is_found_wherever_it_is() {
+        for len in [0, 1, 255, 256, 257, 600] {
+            let mut bytes = vec![b'x'; len];
+            assert_eq!(find_last_lf(&bytes), None, "{len}");
+            for at in 0..len {
+                bytes[at] = b'\n';
+                assert_eq!(find_last_lf(&bytes), Some(at), "{len}");
+            }
         }
     }
 }

@@ -35,7 +35,6 @@ impl Chunk {
 /// Bytes that [`Outbox::lend`] has handed out stay at their address until the next
 /// [`Outbox::advance`], whatever is queued or discarded in the meantime: a kernel that completes a
 /// write later may still read them. For that, no buffer that holds bytes ever grows.
-#[derive(Default)]
 pub struct Outbox {
     /// The oldest bytes, when they were copied here. Empty: the first of `rest` is the oldest.
     first: Vec<u8>,
@@ -47,8 +46,23 @@ pub struct Outbox {
     /// Bytes queued, and those taken by [`Outbox::take`] and not yet reported.
     len: usize,
     taken: usize,
-    /// Since when it has been over the soft limit.
-    over_since: Option<Time>,
+    /// Since when it has been over the soft limit; [`Time::NEVER`] when it is not. (An `Option`
+    /// would be 8 bytes more for each connection.)
+    over_since: Time,
+}
+
+impl Default for Outbox {
+    fn default() -> Outbox {
+        Outbox {
+            first: Vec::new(),
+            rest: VecDeque::new(),
+            gone: 0,
+            lent: 0,
+            len: 0,
+            taken: 0,
+            over_since: Time::NEVER,
+        }
+    }
 }
 
 impl Outbox {
@@ -99,10 +113,10 @@ impl Outbox {
             return Err(Full);
         }
         if self.len() <= limits.high_water() {
-            self.over_since = None; // It has read since it was over it.
+            self.over_since = Time::NEVER; // It has read since it was over it.
         }
         if len > limits.high_water() {
-            self.over_since.get_or_insert(now);
+            self.over_since = self.over_since.min(now);
         }
         if !message.is_empty() {
             self.len += message.len();
@@ -115,9 +129,10 @@ impl Outbox {
     /// not over it.
     #[must_use]
     pub fn deadline(&self, limits: &Limits) -> Time {
-        match self.over_since {
-            Some(since) if self.len() > limits.high_water() => since + limits.sendq_grace,
-            _ => Time::NEVER,
+        if self.len() > limits.high_water() {
+            self.over_since + limits.sendq_grace
+        } else {
+            Time::NEVER
         }
     }
 
@@ -129,7 +144,7 @@ impl Outbox {
     }
 
     /// The first `most` of [`Outbox::slices`], for a write that is still to be done when this
-    /// returns: until [`Outbox::advance`] tells that it is over, they are neither moved nor freed.
+    /// returns: until [`Outbox::advance`] ends it, they are neither moved nor freed.
     pub fn lend(&mut self, most: usize) -> impl Iterator<Item = &[u8]> {
         self.lent = most.min(usize::from(!self.first.is_empty()) + self.rest.len());
         self.slices().take(most)
@@ -162,7 +177,7 @@ impl Outbox {
             self.gone -= oldest.bytes().len();
             self.rest.pop_front();
         }
-        self.over_since = None;
+        self.over_since = Time::NEVER;
         if self.rest.capacity() > KEPT_WHEN_EMPTY / size_of::<Chunk>() {
             self.rest = VecDeque::new();
         }
@@ -173,16 +188,14 @@ impl Outbox {
     #[must_use]
     pub fn take(&mut self) -> Outbox {
         if self.len == 0 {
-            self.over_since = None;
+            self.over_since = Time::NEVER;
         }
         let batch = Outbox {
             first: core::mem::take(&mut self.first),
             rest: core::mem::take(&mut self.rest),
             gone: core::mem::take(&mut self.gone),
-            lent: 0,
             len: core::mem::take(&mut self.len),
-            taken: 0,
-            over_since: None,
+            ..Outbox::default()
         };
         self.taken = batch.len;
         batch
@@ -225,6 +238,9 @@ mod tests {
         assert_eq!(outbox.first.capacity(), kept);
         outbox.copy(&[b'x'; 100_000]);
         outbox.advance(100_064);
+        assert!(outbox.is_empty() && outbox.first.capacity() <= KEPT_WHEN_EMPTY);
+        outbox.copy(&[b'x'; 100_000]);
+        outbox.advance(100_000);
         assert!(outbox.is_empty() && outbox.first.capacity() <= KEPT_WHEN_EMPTY);
         assert!(outbox.rest.capacity() * size_of::<Chunk>() <= KEPT_WHEN_EMPTY);
     }

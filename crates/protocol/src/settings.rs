@@ -1,6 +1,8 @@
 //! What a server is told before it starts: plain values, all limits on by default.
 
+use core::fmt;
 use core::time::Duration;
+use std::sync::Arc;
 
 /// The protocol a server speaks, for its whole life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,11 @@ pub struct Limits {
 impl Limits {
     /// Chat: longest line, in bytes, terminator included (RFC 2812, 2.3).
     pub const CHAT_LINE: usize = 512;
+    /// Chat: the most bytes of tags before a line, the `@` and the space behind them included
+    /// (IRCv3 "message-tags").
+    pub const CHAT_TAGS: usize = 4096;
+    /// Chat: how long a member waits for the answer to OPER, whatever the answer is.
+    pub const OPER_DELAY: Duration = Duration::from_secs(1);
     /// Chat: longest nickname, in bytes.
     pub const NICK: usize = 30;
     /// Chat: longest channel name, in bytes.
@@ -89,6 +96,107 @@ impl Default for Limits {
     }
 }
 
+/// What a chat server says and asks for that may change while it runs.
+#[derive(Clone, Debug, Default)]
+pub struct ChatTexts {
+    /// As [`ChatSettings::motd`].
+    pub motd: Option<Vec<String>>,
+    /// As [`ChatSettings::password`].
+    pub password: Option<String>,
+}
+
+/// Where the hub asks for what may change, and what it tells in return. None of it may wait: the
+/// hub is locked meanwhile.
+pub trait Changing: fmt::Debug + Send + Sync {
+    /// What holds now.
+    fn texts(&self) -> Arc<ChatTexts>;
+
+    /// A member from `host` was refused for a wrong password, or for none.
+    fn refused(&self, host: &[u8]);
+
+    /// Whether there are operators of the server at all.
+    fn has_operators(&self) -> bool {
+        false
+    }
+
+    /// Begins to find out, elsewhere, whether `name` is an operator of the server who has this
+    /// password; `host` is where the question comes from. None when too many such questions wait.
+    fn verify(&self, name: &[u8], password: &[u8], host: &[u8]) -> Option<Arc<dyn Verdict>> {
+        let _ = (name, password, host);
+        None
+    }
+
+    /// Begins to read anew, elsewhere, what [`Changing::texts`] tells.
+    fn reload(&self) {}
+}
+
+/// What is found out for OPER.
+pub trait Verdict: fmt::Debug + Send + Sync {
+    /// Whether the password is right; none while that is not known.
+    fn get(&self) -> Option<bool>;
+}
+
+/// Who is told how it stands with the clients, for the numbers and the log of an operator. None of
+/// it may wait.
+pub trait Watch: fmt::Debug + Send + Sync {
+    /// The bytes that wait for one client were so many and are now so many. Changes of less than a
+    /// 64th of [`Limits::sendq`] are not told, save that nothing is left: what a client takes at
+    /// once costs nothing.
+    fn queue(&self, before: usize, now: usize);
+
+    /// One client has begun (`true`) or ceased to have more than [`Limits::high_water`] waiting.
+    fn slow(&self, is: bool);
+
+    /// A member has registered.
+    fn registered(&self);
+
+    /// A connection of the chat ends.
+    fn gone(&self, gone: &Gone<'_>);
+
+    /// Whether [`Watch::ended`] is to be told: each connection then remembers whose it is.
+    fn follows_ends(&self) -> bool {
+        false
+    }
+
+    /// A connection of an echo server ends: whose, as [`crate::Session::of`] was told, and why.
+    fn ended(&self, _peer: &str, _reason: &str) {}
+}
+
+/// Whose connection ends in the chat, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone<'a> {
+    /// Its nickname; `*` where it had none.
+    pub nick: &'a [u8],
+    /// As [`crate::Hub::open`] was told.
+    pub host: &'a [u8],
+    /// Whether it had registered.
+    pub registered: bool,
+    /// As those hear it who shared a channel with it. A peer may have chosen it.
+    pub reason: &'a [u8],
+}
+
+/// What holds now of [`ChatTexts`].
+pub(crate) enum TextsNow<'a> {
+    Fixed(&'a ChatSettings),
+    Changing(Arc<ChatTexts>),
+}
+
+impl TextsNow<'_> {
+    pub(crate) fn motd(&self) -> Option<&[String]> {
+        match self {
+            TextsNow::Fixed(settings) => settings.motd.as_deref(),
+            TextsNow::Changing(texts) => texts.motd.as_deref(),
+        }
+    }
+
+    pub(crate) fn password(&self) -> Option<&str> {
+        match self {
+            TextsNow::Fixed(settings) => settings.password.as_deref(),
+            TextsNow::Changing(texts) => texts.password.as_deref(),
+        }
+    }
+}
+
 /// What a chat server tells of itself.
 #[derive(Clone, Debug)]
 pub struct ChatSettings {
@@ -96,14 +204,30 @@ pub struct ChatSettings {
     pub server_name: String,
     /// The network's name, as 005 tells it.
     pub network: String,
+    /// What the server is, in a few words.
+    pub description: String,
     /// The message of the day, line by line, without terminators; none: 422.
     pub motd: Option<Vec<String>>,
+    /// Whom to write to, as ADMIN tells it; none: 423.
+    pub admin: Option<String>,
     /// What PASS must say; none: anyone may come.
     pub password: Option<String>,
+    /// Who is asked for these two instead, where they may change.
+    pub changing: Option<Arc<dyn Changing>>,
     /// Whether text that is not UTF-8 is refused.
     pub utf8_only: bool,
     /// Seconds from 1970 to [`crate::Time::ZERO`], for the replies that tell a date.
     pub started_unix: u64,
+}
+
+impl ChatSettings {
+    /// The message of the day and the password.
+    pub(crate) fn texts(&self) -> TextsNow<'_> {
+        match &self.changing {
+            Some(changing) => TextsNow::Changing(changing.texts()),
+            None => TextsNow::Fixed(self),
+        }
+    }
 }
 
 impl Default for ChatSettings {
@@ -111,8 +235,11 @@ impl Default for ChatSettings {
         ChatSettings {
             server_name: "localhost".to_owned(),
             network: "iomodels".to_owned(),
+            description: "one protocol, every I/O model".to_owned(),
             motd: None,
+            admin: None,
             password: None,
+            changing: None,
             utf8_only: true,
             started_unix: 0,
         }
@@ -128,6 +255,12 @@ pub struct Settings {
     pub limits: Limits,
     /// How long every reply is held back, as a handler that asks a database would hold it.
     pub wait: Duration,
+    /// Lines of one connection that are handled in one go before the others have their turn;
+    /// `u64::MAX`: as many as one read brings. For handlers that compute: one long step of an
+    /// event loop delays every connection.
+    pub step_lines: u64,
+    /// Who is told how it stands with the clients.
+    pub watch: Option<Arc<dyn Watch>>,
     /// Chat only.
     pub chat: ChatSettings,
 }
@@ -138,6 +271,8 @@ impl Default for Settings {
             mode: Mode::Echo,
             limits: Limits::default(),
             wait: Duration::ZERO,
+            step_lines: u64::MAX,
+            watch: None,
             chat: ChatSettings::default(),
         }
     }

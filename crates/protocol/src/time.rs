@@ -37,6 +37,13 @@ impl Time {
     pub const fn after(self, now: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(now.0))
     }
+
+    /// How long to wait from `now` for this instant, as the calls that wait want to be told:
+    /// `None`, for as long as it takes, when it is [`Time::NEVER`].
+    #[must_use]
+    pub fn timeout(self, now: Time) -> Option<Duration> {
+        (self < Time::NEVER).then(|| self.after(now))
+    }
 }
 
 impl Add<Duration> for Time {

@@ -1,32 +1,36 @@
 //! Async/await over completions: each connection is a task that moves its buffers, on compio.
 //!
-//! **Who waits where:** each task, in one `poll_fn`, for what the kernel does for it, its deadline
-//! and news for its member; underneath, each worker's thread, for all of them, in an unseen
+//! **Who waits where:** each task, in one race of futures, for what the kernel does for it, its
+//! timer and other tasks. Underneath, each worker's thread waits for all of that, in an unseen
 //! `io_uring_enter`.
-//! **What wakes it:** the worker's own ring, when a receive or a send is done or the deadline has
-//! come; another task of the worker, or of another for the one that brings the mail, through an
-//! `Event`.
+//! **What wakes it:** the worker's own ring, when a receive or a send is done or the timer fires;
+//! another task or the stop signal, through the task's own `Event`.
 //!
-//! The kernel works in a task's buffers while the task waits, so a task gives them away and gets
-//! them back: to send, all that is queued at once. To receive, it gives none: the kernel picks one
-//! of a ring of them when there are bytes, so an idle connection holds no buffer.
+//! The kernel works in a task's buffers while the task waits. So a task gives its buffers away and
+//! gets them back with the result: to send, all that is queued at once. To receive, it gives none:
+//! the kernel picks one of the worker's when there are bytes, so an idle connection holds no
+//! buffer. That is one difference from compio's examples. There are two more:
+//! - What the kernel has begun is not dropped when another future ends the wait: bytes that it has
+//!   received would be lost. `receiving` and `sending` outlive the wait, and there is at most one
+//!   of each.
+//! - No channel leads to a member. Messages for a member wait in its inbox, which is bounded and
+//!   stands in the `protocol::Room`. So no task waits for a member that reads slowly.
 //!
 //! Run: `cargo run --release -p serve-compio -- --workers 2 --mode chat`
-//! Read next: `serve-uring`, the rings hidden here, and `serve-smol`, told of readiness instead.
+//! Read next: `examples/bare.rs`, this model without all that a server needs. Then `serve-uring`,
+//! the rings that are hidden here, and `serve-smol`, which is told of readiness instead.
 
 mod ring;
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::net::{self, IpAddr};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, ready};
-use std::thread;
 use std::time::Duration;
 
 use compio::BufResult;
@@ -37,19 +41,27 @@ use compio::runtime::spawn;
 use compio::time::{sleep, timeout};
 use event_listener::Event;
 use futures_lite::StreamExt;
-use futures_lite::future::{race, yield_now};
+use futures_lite::future::{FutureExt, pending, yield_now};
 use launch::{Counters, Failure, Launch, Place};
-use protocol::{ConnId, Due, Hub, Inbox, Mail, Mode, Next, Outbox, Session, Slots, Time};
+use protocol::{ConnId, Done, Due, Input, Mode, Next, Outbox, Room, Session, Time};
 
-use crate::ring::{Batch, Pace, runtime, send};
+use crate::ring::{Batch, runtime, send};
 
-/// How long to leave the listener alone when there are no descriptors to be had.
+/// How long to leave a listener alone when the process has run out of descriptors.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
-/// One that is over at once would not let the kernel say before what it has done.
+/// In a shorter sleep the kernel would not be asked what it has done.
 const SHORTEST_SLEEP: Duration = Duration::from_micros(100);
 
-/// Why a connection ends, for those who shared a channel with it.
-type Reason = &'static str;
+/// What wakes a task from outside.
+type Wakeup = Event;
+
+/// What the tasks of the connections share.
+type TaskRoom = Room<Arc<Wakeup>>;
+
+thread_local! {
+    /// Which worker runs on this thread.
+    static INDEX: Cell<usize> = const { Cell::new(0) };
+}
 
 fn main() -> ExitCode {
     let about = "Echo or chat on compio: a task for each connection, and completions from io_uring";
@@ -57,344 +69,370 @@ fn main() -> ExitCode {
 }
 
 fn serve(launch: &'static Launch) -> Result<(), Failure> {
-    drop(runtime(launch)?); // Says now if it cannot be had.
-    let hub = Mutex::new(Hub::new(Arc::clone(&launch.settings), launch.workers));
-    let chat = launch.settings.mode == Mode::Chat;
-    let wakes = (0..launch.workers).map(|_| Event::new()).collect();
-    let shared: &'static Shared = Box::leak(Box::new(Shared { launch, chat, hub, wakes }));
-    let mut threads = Vec::new();
-    for (index, listener) in launch.listen_each()?.into_iter().enumerate() {
-        // A ring belongs to the thread that makes it.
-        let run = move || {
-            let runtime = runtime(launch).unwrap_or_else(|failure| launch.abort(&failure));
-            let worker: &'static Worker = Box::leak(Box::new(Worker::new(index, shared)));
-            runtime.block_on(accept(worker, listener));
-        };
-        threads.push(thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?);
+    ring::probe()?; // Says now if io_uring is not available.
+    let room = Mutex::new(Room::new(&launch.settings));
+    let shared: &'static Shared = Box::leak(Box::new(Shared { launch, room, stop: Wakeup::new() }));
+
+    let (ready, started) = mpsc::channel();
+    let mut workers = Vec::new();
+    for (index, listeners) in launch.listeners_each()?.into_iter().enumerate() {
+        workers.push(Worker { shared, index, listeners, ready: ready.clone() });
     }
-    launch.on_stop(|| shared.wakes.iter().for_each(|wake| _ = wake.notify(1)))?;
-    launch.announce();
-    threads.into_iter().for_each(|thread| drop(thread.join()));
-    Ok(())
+    launch.run_each_when(workers, Worker::run, || {
+        started.iter().take(launch.workers).collect::<Result<(), _>>()?;
+        launch.on_stop(|| _ = shared.stop.notify(usize::MAX))
+    })
 }
 
-/// What all workers share.
-struct Shared {
-    launch: &'static Launch,
-    chat: bool,
-    /// Used in chat only. Its lock is never held across a system call or an `await`.
-    hub: Mutex<Hub>,
-    /// Each worker has one: there is mail for its members, or the server stops.
-    wakes: Vec<Event>,
-}
-
-/// The side of a connection that other tasks of its worker see.
-#[derive(Default)]
-struct Member {
-    /// The inbox is no longer empty, or the server stops.
-    news: Event,
-    inbox: RefCell<Inbox>,
-}
-
-/// A listener and its connections, all on one thread.
+/// A thread, and the listeners that it serves.
 struct Worker {
-    index: usize,
     shared: &'static Shared,
-    launch: &'static Launch,
-    counters: &'static Counters,
-    members: RefCell<Slots<Rc<Member>>>,
-    /// On its way from the hub to the inboxes.
-    mail: RefCell<Vec<Mail>>,
-    /// How many connections there are.
-    open: Cell<usize>,
-    /// One of them has been closed. Only the task that accepts waits for it.
-    freed: Event,
-    /// The server stops. The connections hear it from their members.
-    stop: Event,
-}
-
-async fn accept(worker: &'static Worker, listener: net::TcpListener) {
-    let listener = TcpListener::from_std(listener).map_err(Failure::of("listener"));
-    let listener = listener.unwrap_or_else(|failure| worker.launch.abort(&failure));
-    let stop = worker.stop.listen();
-    spawn(woken(worker)).detach();
-    let accepting = async {
-        // One request for all connections to come: it ends with an error, and is made anew.
-        let mut incoming = listener.incoming();
-        while let Some(accepted) = incoming.next().await {
-            match accepted.and_then(|socket| Ok((socket.peer_addr()?, socket))) {
-                Ok((peer, socket)) => admit(worker, socket, peer.ip()),
-                Err(error) if launch::is_shortage(&error) => {
-                    worker.counters.shortages.add(1);
-                    let _ = timeout(SHORTAGE_PAUSE, worker.freed.listen()).await;
-                }
-                Err(_) => worker.counters.accept_errors.add(1),
-            }
-            yield_now().await; // The others first.
-        }
-    };
-    race(accepting, stop).await;
-    let drained = async {
-        // The port is free once the kernel has given up accepting.
-        let _ = listener.close().await;
-        while worker.open.get() > 0 {
-            worker.freed.listen().await;
-        }
-    };
-    let _ = timeout(worker.launch.drain_timeout, drained).await;
-}
-
-fn admit(worker: &'static Worker, socket: TcpStream, peer: IpAddr) {
-    let (launch, now) = (worker.launch, worker.launch.now());
-    let Some(_place) = launch.admit(&socket, peer, worker.counters) else { return };
-    let member = Rc::new(Member::default());
-    let id = worker.members.borrow_mut().insert(Rc::clone(&member)).0;
-    if worker.shared.chat {
-        worker.tell(None, |hub| hub.open(id, &peer.to_string(), now));
-    }
-    let (session, outbox) = (Session::new(&launch.settings, now), Outbox::default());
-    let mut conn =
-        Connection { worker, id, member, session, outbox, pace: Pace::default(), _place };
-    worker.open.set(worker.open.get() + 1);
-    let serve = async move {
-        let reason = conn.run(&socket).await.err();
-        conn.close(reason.unwrap_or("Connection closed"));
-        drop(socket);
-        worker.open.set(worker.open.get() - 1);
-        worker.freed.notify(1);
-    };
-    spawn(serve).detach();
-}
-
-/// Brings other workers' mail, and the news that the server stops; who comes later sees by itself.
-async fn woken(worker: &'static Worker) {
-    let mut stopped = false;
-    loop {
-        // An event tells only those who wait for it already: so first wait, then look.
-        let wake = worker.shared.wakes[worker.index].listen();
-        if worker.launch.stop.requested() && !mem::replace(&mut stopped, true) {
-            worker.tell(None, Hub::shut_down);
-            let members = worker.members.borrow();
-            let members = members.ids().filter_map(|id| members.get(id));
-            members.for_each(|member| _ = member.news.notify(1));
-            worker.stop.notify(1);
-        } else if worker.shared.chat {
-            worker.tell(None, |_| ());
-        }
-        wake.await;
-    }
+    index: usize,
+    listeners: Vec<net::TcpListener>,
+    /// Where it says whether it has its ring. Before that the server does not announce itself.
+    ready: Sender<Result<(), Failure>>,
 }
 
 impl Worker {
-    fn new(index: usize, shared: &'static Shared) -> Worker {
-        let (members, mail) = (RefCell::new(Slots::new(index)), RefCell::default());
-        let (open, freed, stop) = (Cell::new(0), Event::new(), Event::new());
-        let (launch, counters) = (shared.launch, shared.launch.counters(index));
-        Worker { index, shared, launch, counters, members, mail, open, freed, stop }
+    fn run(self) -> Result<(), Failure> {
+        INDEX.set(self.index);
+        // A ring belongs to the thread that makes it.
+        let Some(runtime) = runtime(self.shared.launch, &self.ready) else { return Ok(()) };
+        runtime.block_on(async {
+            let mut accepting = Vec::new();
+            for listener in self.listeners {
+                let listener = TcpListener::from_std(listener).map_err(Failure::of("listener"))?;
+                accepting.push(spawn(accept(self.shared, listener)));
+            }
+            for task in accepting {
+                let _ = task.await; // It does not fail: a panic ends the process.
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What all tasks share.
+struct Shared {
+    launch: &'static Launch,
+    /// Its lock is never held across a system call or an `await`. In echo it is taken when a
+    /// connection comes and when it goes.
+    room: Mutex<TaskRoom>,
+    /// The server stops: the tasks that accept wait for it.
+    stop: Wakeup,
+}
+
+impl Shared {
+    fn lock_room(&self) -> MutexGuard<'_, TaskRoom> {
+        // A panic ends the process, so no lock is found poisoned.
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls the hub, and brings what it says to this worker's inboxes, in the hub's order, and
-    /// word of the rest to the other workers. Then wakes those whose inbox was empty, except
-    /// `own`, who is awake and looks by itself.
-    fn tell<R>(&self, own: Option<ConnId>, call: impl FnOnce(&mut Hub) -> R) -> R {
-        let mut mail = self.mail.borrow_mut();
-        let mut hub = lock(&self.shared.hub);
-        let result = call(&mut hub);
-        hub.take(self.index, &mut mail);
-        let others = hub.wakes(self.index);
-        drop(hub);
-        others.for_each(|worker| _ = self.shared.wakes[worker].notify(1));
-        let (members, mut behind) = (self.members.borrow(), Vec::new());
-        for Mail { to, parcel } in mail.drain(..) {
-            let Some(member) = members.get(to) else { continue };
-            let mut inbox = member.inbox.borrow_mut();
-            if inbox.is_empty() && own != Some(to) {
-                member.news.notify(1);
-            }
-            if inbox.push(parcel, &self.launch.settings.limits) {
-                behind.push(to);
-            }
-        }
-        // Their tasks have not come to it: whoever speaks waits.
-        behind.into_iter().for_each(|id| lock(&self.shared.hub).press(id));
-        result
+    /// Of this thread, on a cache line that no other writes to.
+    fn counters(&self) -> &'static Counters {
+        self.launch.counters(INDEX.get())
     }
+}
+
+/// Wakes tasks. No lock is held meanwhile: to wake a task may be a system call, which wakes the
+/// thread that runs it.
+fn wake_all(tasks: Vec<Arc<Wakeup>>) {
+    for task in tasks {
+        task.notify(1);
+    }
+}
+
+/// Accepts connections until the server stops, and then waits until they have ended.
+async fn accept(shared: &'static Shared, listener: TcpListener) {
+    // Each connection has a clone, and notifies it when it ends.
+    let alive = Rc::new(Event::new());
+    // One request to the kernel for all connections to come.
+    let mut incoming = listener.incoming();
+    let mut stop = shared.stop.listen();
+    while !shared.launch.stop.requested() {
+        let accepted = async {
+            let socket = incoming.next().await?;
+            Some(socket.and_then(|socket| Ok((socket.peer_addr()?, socket))))
+        };
+        let stopped = async {
+            (&mut stop).await;
+            None
+        };
+        match accepted.or(stopped).await {
+            Some(Ok((peer, socket))) => {
+                if let Some(mut connection) = admit(shared, &socket, peer.ip()) {
+                    let alive = Rc::clone(&alive);
+                    let serving = async move {
+                        connection.serve(&socket).await;
+                        // The place is free before the peer sees the connection close: it can
+                        // connect again at once.
+                        drop(connection);
+                        drop(socket);
+                        alive.notify(1);
+                    };
+                    spawn(serving).detach();
+                }
+            }
+            Some(Err(error)) if launch::is_shortage(&error) => {
+                shared.counters().shortages.add(1);
+                // With the end of a connection a descriptor is free again.
+                let _ = timeout(SHORTAGE_PAUSE, alive.listen()).await;
+            }
+            Some(Err(_)) => shared.counters().accept_errors.add(1),
+            None => {}
+        }
+        yield_now().await; // Lets other tasks run.
+    }
+    drop(incoming);
+    // Not the signal thread: from there each wake-up would need a place in this thread's queue. A
+    // connection that another worker accepts from now on finds out by itself.
+    let tasks = shared.lock_room().shut_down();
+    wake_all(tasks);
+    // The port is free once the kernel has given up accepting.
+    let _ = listener.close().await;
+    while Rc::strong_count(&alive) > 1 {
+        alive.listen().await;
+    }
+}
+
+fn admit(shared: &'static Shared, socket: &TcpStream, peer: IpAddr) -> Option<Connection> {
+    let (launch, now) = (shared.launch, shared.launch.now());
+    let place = launch.admit(socket, peer, shared.counters())?;
+    let (session, outbox) =
+        (Session::new(&launch.settings, now).of(place.peer()), Outbox::default());
+    let wakeup = Arc::new(Wakeup::new());
+    let id = shared.lock_room().open(&place.peer().to_string(), now, Arc::clone(&wakeup));
+    Some(Connection { shared, id, session, outbox, wakeup, read_at: None, _place: place })
 }
 
 /// One connection, owned by its task.
 struct Connection {
-    worker: &'static Worker,
+    shared: &'static Shared,
     id: ConnId,
-    member: Rc<Member>,
     session: Session,
     outbox: Outbox,
-    pace: Pace,
-    /// Dropped before the socket: whoever sees the connection end finds the place free.
+    /// Wakes the task. Chat: there is mail in the inbox. Echo: the server stops.
+    wakeup: Arc<Wakeup>,
+    /// The instant, if the task has just read: one look at the clock is enough for a message.
+    read_at: Option<Time>,
     _place: Place,
 }
 
 impl Connection {
-    /// Waits for whatever comes first, handles it, and asks the protocol what to wait for next.
-    async fn run(&mut self, mut socket: &TcpStream) -> Result<(), Reason> {
-        let member = Rc::clone(&self.member);
-        let mut news = member.news.listen();
-        // Set when it has rung or must ring earlier. That a line moves it later is a comparison.
-        let mut alarm = pin!(sleep(Duration::ZERO));
-        let mut alarm_at = Time::NEVER;
-        // At most one of each, or bytes would change their order. Neither is given up: what has
-        // been received would be lost. The second, large and seldom there, is not in the task.
-        let (mut receive, mut transmit) = (pin!(None), None);
-        self.hear_news(socket);
+    /// Serves the connection to its end. Then its member leaves the chat.
+    async fn serve(&mut self, socket: &TcpStream) {
+        let reason = self.run(socket).await.unwrap_or("Connection reset");
+        let tasks = self.shared.lock_room().leave(self.id, reason);
+        wake_all(tasks);
+    }
+
+    /// In each turn: asks the protocol what to wait for, sends, and waits until the first of that
+    /// has come. Returns why the connection ends, for those who share a channel with the member.
+    async fn run(&mut self, socket: &TcpStream) -> io::Result<&'static str> {
+        let wakeup = Arc::clone(&self.wakeup);
+        let mut notified = wakeup.listen();
+        let mut woken = true; // A notification may have been sent before this task listened.
+        // Set when the deadline comes earlier and when it has fired, not when it moves later.
+        let mut timer = pin!(sleep(Duration::ZERO));
+        let mut timer_at = Time::NEVER;
+        let mut starved = false; // No buffer was free for the last receive.
+        // The second is large and seldom there, so it is not part of the task.
+        let (mut receiving, mut sending) = (pin!(None), None);
         loop {
-            let read = match self.session.next(&self.outbox) {
+            let now = self.read_at.take().unwrap_or_else(|| self.shared.launch.now());
+            if mem::take(&mut woken) {
+                notified = wakeup.listen();
+                self.collect(socket, now);
+            }
+            let read = match self.session.next(now, &self.outbox) {
                 Next::Serve { read } => read,
                 Next::Shut => {
-                    let _ = socket.shutdown().await; // Fails if the peer has gone.
+                    let _ = { socket }.shutdown().await; // Fails if the peer has gone.
                     true
                 }
-                Next::Close => return Ok(()),
+                Next::Close(reason) => return Ok(reason),
             };
-            if read && receive.is_none() {
-                // The kernel picks a buffer when there are bytes.
-                receive.set(Some(async move { { socket }.read_managed(0).await }));
+            let deadline = self.session.deadline(&self.outbox);
+            if deadline < timer_at {
+                timer_at = deadline;
+                timer.set(sleep(deadline.after(now).max(SHORTEST_SLEEP)));
             }
-            if transmit.is_none() && !self.outbox.is_empty() {
-                transmit = Some(Box::pin(send(socket, self.outbox.take())));
+            if read && receiving.is_none() {
+                receiving.set(Some(async move { { socket }.read_managed(0).await }));
             }
-            let deadline = self.pace.deadline(self.session.deadline(&self.outbox));
-            if deadline < alarm_at {
-                alarm_at = deadline;
-                alarm.set(sleep(deadline.after(self.worker.launch.now()).max(SHORTEST_SLEEP)));
+            if sending.is_none() && !self.outbox.is_empty() {
+                sending = Some(Box::pin(send(socket, self.outbox.take())));
             }
-            let more = poll_fn(|cx| {
-                if let Some(sending) = &mut transmit
-                    && let Poll::Ready(BufResult(sent, batch)) = sending.as_mut().poll(cx)
-                {
-                    let rest = self.write(sent, batch)?;
-                    transmit = (!rest.is_empty()).then(|| Box::pin(send(socket, rest)));
-                    return Poll::Ready(Ok(false));
+
+            let behind = sending.is_some() && self.is_over_high_water();
+            let sent = async { Woken::Sent(maybe(sending.as_mut()).await) };
+            let fires = async {
+                maybe((timer_at < Time::NEVER).then_some(timer.as_mut())).await;
+                Woken::Timer
+            };
+            let wakes = async {
+                (&mut notified).await;
+                Woken::Notified
+            };
+            let received = async { Woken::Received(maybe(receiving.as_mut().as_pin_mut()).await) };
+            let others = async {
+                sleep_if(behind).await;
+                fires.or(wakes).or(received).await
+            };
+            match sent.or(others).await {
+                Woken::Sent(result) => {
+                    sending = self.sent(result)?.map(|batch| Box::pin(send(socket, batch)));
                 }
-                if alarm_at < Time::NEVER && alarm.as_mut().poll(cx).is_ready() {
-                    alarm_at = Time::NEVER;
-                    return Poll::Ready(self.expire().map(|()| false));
+                Woken::Timer => {
+                    timer_at = Time::NEVER;
+                    self.expire(self.shared.launch.now());
                 }
-                if Pin::new(&mut news).poll(cx).is_ready() {
-                    news = member.news.listen();
-                    self.hear_news(socket);
-                    return Poll::Ready(Ok(false));
+                Woken::Notified => woken = true,
+                Woken::Received(result) => {
+                    receiving.set(None);
+                    starved = self.read(result)?;
                 }
-                let Some(receiving) = receive.as_mut().as_pin_mut() else { return Poll::Pending };
-                let received = ready!(receiving.poll(cx));
-                receive.set(None);
-                Poll::Ready(self.read(received))
-            });
-            if more.await? {
-                yield_now().await;
             }
-            self.worker.counters.wakeups.add(1);
+            yield_if(mem::take(&mut starved)).await;
+            self.shared.counters().wakeups.add(1);
         }
     }
 
-    /// Something has been received. Says whether to let the others go first: no buffer was free.
-    fn read(&mut self, received: io::Result<Option<BufferRef>>) -> Result<bool, Reason> {
-        if let Err(error) = &received {
-            if error.kind() == ErrorKind::ResourceBusy {
-                self.worker.counters.would_blocks.add(1);
-                return Ok(true);
-            }
-            self.worker.counters.read_errors.add(1);
-            return Err("Connection reset");
-        }
-        let received = received.ok().flatten();
-        let input = received.as_deref().unwrap_or_default();
-        self.worker.counters.bytes_in.add(input.len() as u64);
-        if input.is_empty() {
-            self.session.end();
-        }
-        self.handle(input);
-        Ok(false)
+    /// Whether much is queued. Then, while a send is under way, the task waits a moment for its
+    /// completion before it queues more: until it comes, it is not known whether the peer reads.
+    /// Messages for the member wait in its inbox meanwhile. When they are many, their senders wait.
+    fn is_over_high_water(&self) -> bool {
+        self.outbox.len() > self.shared.launch.settings.limits.high_water()
     }
 
-    /// Gives `input` to the protocol, and queues what comes back.
-    fn handle(&mut self, input: &[u8]) {
-        let (worker, id, now) = (self.worker, self.id, self.worker.launch.now());
-        let lines = match worker.shared.chat {
-            false => self.session.echo(input, now, &mut self.outbox),
-            true => worker.tell(Some(id), |hub| {
-                self.session.chat(input, now, |line| hub.line(id, line, now))
-            }),
+    /// A receive is done: handles what has come. Returns whether nothing has, because no buffer was
+    /// free, or a signal came first.
+    fn read(&mut self, result: io::Result<Option<BufferRef>>) -> io::Result<bool> {
+        match result {
+            Ok(buffer) => {
+                self.received(buffer.as_deref().unwrap_or_default());
+                Ok(false)
+            }
+            Err(error) if error.kind() == ErrorKind::ResourceBusy || is_retry(&error) => {
+                self.shared.counters().would_blocks.add(1);
+                Ok(true)
+            }
+            Err(error) => {
+                self.shared.counters().read_errors.add(1);
+                Err(error)
+            }
+        }
+    }
+
+    /// Some of a batch has been sent. Returns what to send next: its rest, or what has been queued
+    /// meanwhile, if anything has. The outbox is asked in any case: until then it counts what was
+    /// taken from it last.
+    fn sent(&mut self, result: BufResult<usize, Batch>) -> io::Result<Option<Outbox>> {
+        let BufResult(sent, Batch(mut batch)) = result;
+        let len = match sent {
+            Err(error) if is_retry(&error) => 0,
+            sent => sent.inspect_err(|_| self.shared.counters().write_errors.add(1))?,
         };
-        worker.counters.lines.add(lines);
-        worker.launch.burn(lines);
-        self.deliver();
-    }
-
-    /// Some of a batch has been sent. Gives what is next: its rest, or what was queued meanwhile.
-    fn write(&mut self, sent: io::Result<usize>, batch: Batch) -> Result<Outbox, Reason> {
-        let (Ok(len), Batch(mut batch)) = (sent, batch) else {
-            self.worker.counters.write_errors.add(1);
-            return Err("Connection reset");
-        };
-        self.worker.counters.bytes_out.add(len as u64);
-        self.pace.has_sent();
+        self.shared.counters().bytes_out.add(len as u64);
         batch.advance(len);
-        Ok(if batch.is_empty() { self.outbox.take() } else { batch })
+        if batch.is_empty() {
+            batch = self.outbox.take();
+        }
+        Ok((!batch.is_empty()).then_some(batch))
     }
 
-    /// There is mail, or the server stops.
-    fn hear_news(&mut self, socket: &TcpStream) {
-        if self.worker.launch.stop.requested() && !self.worker.shared.chat {
+    /// Bytes have come; or none, which is the end of the stream.
+    fn received(&mut self, bytes: &[u8]) {
+        self.shared.counters().bytes_in.add(bytes.len() as u64);
+        let now = self.shared.launch.now();
+        self.read_at = Some(now);
+        self.handle(Input::Received(bytes), now);
+    }
+
+    /// Gives `input` to the protocol, which queues what comes back.
+    fn handle(&mut self, input: Input<'_>, now: Time) {
+        let (id, launch) = (self.id, self.shared.launch);
+        let lines = match launch.settings.mode {
+            Mode::Echo => self.session.echo(input, now, &mut self.outbox),
+            Mode::Chat => {
+                self.visit(now, |room, session, outbox| room.chat(id, session, input, now, outbox))
+            }
+        };
+        launch.account(Done { lines, ..Done::default() }, self.shared.counters());
+    }
+
+    /// The task has been woken from outside. Chat: there may be mail in the inbox. Echo: the server
+    /// may be stopping.
+    fn collect(&mut self, socket: &TcpStream, now: Time) {
+        let launch = self.shared.launch;
+        if launch.settings.mode == Mode::Chat {
+            self.visit(now, |_, _, _| ());
+        } else if launch.stop.requested() {
             self.session.stop(launch::has_unread(socket), &self.outbox);
-            return self.handle(&[]);
-        }
-        self.deliver();
-    }
-
-    /// Queues all that is in the inbox, to be sent at once.
-    fn deliver(&mut self) {
-        let (worker, now) = (self.worker, self.worker.launch.now());
-        let (limits, inbox) = (&worker.launch.settings.limits, self.member.inbox.take());
-        let (mut full, mut late) = (false, inbox.is_pressed(limits));
-        for parcel in inbox {
-            full |= self.session.post(parcel, now, &mut self.outbox).is_err();
-        }
-        late |= self.outbox.len() > limits.high_water() && !self.pace.stuck;
-        if late && self.pace.press() {
-            worker.tell(None, |hub| hub.press(self.id));
-        }
-        if full {
-            worker.counters.slow_cut.add(1);
-            worker.tell(None, |hub| hub.cut(self.id, protocol::SENDQ_EXCEEDED));
         }
     }
 
-    fn expire(&mut self) -> Result<(), Reason> {
-        let (worker, own) = (self.worker, Some(self.id));
-        if self.pace.relieve(&self.outbox) {
-            worker.tell(None, |hub| hub.relieve(self.id));
+    /// A deadline has come.
+    fn expire(&mut self, now: Time) {
+        let id = self.id;
+        let due = self.session.expire(now, &self.outbox);
+        self.shared.counters().expired(due);
+        match due {
+            Due::Resume => self.handle(Input::Resume, now),
+            Due::Ping => self.visit(now, |room, _, _| room.ping(id)),
+            Due::Cut(reason) => self.visit(now, |room, _, _| room.cut(id, reason)),
+            Due::Later | Due::Close => {}
         }
-        let due = self.session.expire(worker.launch.now(), &self.outbox);
-        match worker.counters.expired(due) {
-            Due::Later => {}
-            Due::Resume => self.handle(&[]),
-            Due::Ping => worker.tell(own, |hub| hub.ping(self.id)),
-            Due::Cut(reason) => worker.tell(own, |hub| hub.cut(self.id, reason)),
-            Due::Close => return Err("Timed out"),
-        }
-        self.deliver();
-        Ok(())
     }
 
-    /// Leaves the chat before the socket is closed: whoever sees it closed finds the name free.
-    fn close(self, reason: Reason) {
-        self.worker.members.borrow_mut().remove(self.id);
-        if self.worker.shared.chat {
-            self.worker.tell(None, |hub| hub.leave(self.id, reason));
-        }
+    /// Chat: calls the room under its lock, and moves the mail in the member's inbox to its outbox.
+    /// Then, without the lock, wakes the tasks of the members that have got mail.
+    fn visit<R>(
+        &mut self,
+        now: Time,
+        call: impl FnOnce(&mut TaskRoom, &mut Session, &Outbox) -> R,
+    ) -> R {
+        let mut room = self.shared.lock_room();
+        let result = call(&mut room, &mut self.session, &self.outbox);
+        let exchange = room.exchange(self.id, &mut self.session, &mut self.outbox, now);
+        drop(room);
+        wake_all(exchange.to_wake);
+        self.shared.counters().slow_cut.add(exchange.slow_cut.into());
+        result
     }
 }
 
-/// A panic ends the process, so no lock is found poisoned.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// What has ended a wait.
+enum Woken {
+    Sent(BufResult<usize, Batch>),
+    Timer,
+    Notified,
+    Received(io::Result<Option<BufferRef>>),
+}
+
+/// Waits for a future if there is one, and otherwise for ever.
+async fn maybe<F: Future + Unpin>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+/// Waits a moment if a send should be done first.
+async fn sleep_if(behind: bool) {
+    if behind {
+        sleep(SHORTEST_SLEEP).await;
+    }
+}
+
+/// Lets other tasks run if there was no buffer: they give theirs back.
+async fn yield_if(starved: bool) {
+    if starved {
+        yield_now().await;
+    }
+}
+
+/// Whether a request may be made again: a signal came first, or the kernel could not wait.
+fn is_retry(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock)
 }

@@ -1,31 +1,42 @@
-//! Multiplexed I/O, edge-triggered: one loop is told once that a socket is ready, and remembers.
+//! Multiplexed I/O, edge-triggered: the kernel says once which sockets are ready; we remember.
 //!
 //! **Who waits where:** each worker, in `epoll_wait`, for all of its sockets at once.
-//! **What wakes it:** a socket that becomes ready, the next deadline, or its eventfd, which is
-//! written when the server stops and when another worker has mail for one of its members.
+//! **What wakes it:** a socket that is ready, the next deadline, or its eventfd, which is written
+//! when the server stops and when another worker has mail for one of its members.
 //!
-//! Edge-triggered means that `epoll_wait` tells what has happened and never what was there before.
-//! So a connection keeps its ready bits until a system call shows that they are over, and who may
-//! have more to read is listed: no sleep then. A socket is registered once, and never switched off.
+//! Edge-triggered means that `epoll_wait` reports what has changed, and once. So a connection keeps
+//! its ready bits until a call would block, or reads less than the buffer holds. A connection that
+//! may have more to read is put into `readable`: while that is not empty, the wait does not sleep.
+//! Each is registered once, for everything, and never switched off: no `epoll_ctl` after that. (The
+//! listeners and the eventfd stay level-triggered.)
+//!
+//! In chat each connection is a member. The hub (`protocol::Hub`) hears the lines of all members
+//! and decides what each of them is told: that is the member's mail. All workers share one hub.
+//!
+//! What is common to all event loops (the connections, what is queued, which deadline is next, what
+//! the hub has sent) is in `protocol::Connections`, which never waits; the order of its calls is
+//! drawn at the top of `protocol/src/connections/mod.rs`. This file is the waiting. A turn is one
+//! pass of its loop.
 //!
 //! Run: `cargo run --release -p serve-epoll-edge -- --mode chat`
-//! Read next: `serve-epoll-level`, where the kernel remembers, and `serve-mio`, where this travels.
+//! Read next: `examples/bare.rs`, this model without all that a server needs. Then
+//! `serve-epoll-level`, where the kernel remembers, and `serve-mio`, the portable form.
 
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::mem::{self, MaybeUninit};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
-use launch::{Counters, Failure, Launch, Place};
-use protocol::{ConnId, Deadlines, Due, Hub, Mail, Mode, Next, Outbox, Session, Slots, Time};
-use rustix::event::epoll::{self, EventData, EventFlags};
+use launch::{Counters, Failure, IoSlices, Launch, Place, READ_SIZE};
+use protocol::{ConnId, Connections, Hub, Mode, Next, Outbox, Time};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
-use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
+use rustix::io::Errno;
 
 /// Tokens that are no [`ConnId`]: their top byte is not zero.
 const LISTENER: u64 = u64::MAX;
@@ -33,11 +44,9 @@ const WAKE: u64 = u64::MAX - 1;
 
 /// Events fetched in one turn.
 const EVENTS: usize = 256;
-/// Connections accepted in one turn, so that a storm of them does not starve those inside.
+/// Connections accepted in one turn, so that many new ones do not starve those that are open.
 const ACCEPTS: usize = 64;
-/// The most slices in one vectored write.
-const SLICES: usize = 64;
-/// How long to leave the listener alone when there are no descriptors to be had.
+/// How long to leave the listeners alone when there are no descriptors left.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -46,196 +55,241 @@ fn main() -> ExitCode {
 }
 
 fn serve(launch: &'static Launch) -> Result<(), Failure> {
-    let hub = Hub::new(Arc::clone(&launch.settings), launch.workers);
-    let new_wake = |_| eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC);
-    let wakes: Result<Vec<_>, _> = (0..launch.workers).map(new_wake).collect();
-    let shared: &'static Shared = Box::leak(Box::new(Shared {
-        launch,
-        wakes: wakes.map_err(Failure::of("eventfd"))?,
-        hub: (launch.settings.mode == Mode::Chat).then(|| Mutex::new(hub)),
-    }));
-
-    let mut threads = Vec::new();
-    for (index, listener) in launch.listen_each()?.into_iter().enumerate() {
-        let worker = Worker::new(index, shared, listener).map_err(Failure::of("epoll"))?;
-        let run = || worker.run().unwrap_or_else(|failure| launch.abort(&failure));
-        threads.push(thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?);
+    let mut wakers = Vec::new();
+    for _ in 0..launch.workers {
+        let waker = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC);
+        wakers.push(waker.map_err(Failure::of("eventfd"))?);
     }
-    launch.on_stop(|| shared.wakes.iter().for_each(wake))?;
-    launch.announce();
-    threads.into_iter().for_each(|thread| drop(thread.join()));
-    Ok(())
+    let hub = || Mutex::new(Hub::new(Arc::clone(&launch.settings), launch.workers));
+    let hub = (launch.settings.mode == Mode::Chat).then(hub);
+    let shared: &'static Shared = Box::leak(Box::new(Shared { launch, wakers, hub }));
+
+    let mut workers = Vec::new();
+    for (index, listeners) in launch.listeners_each()?.into_iter().enumerate() {
+        workers.push(Worker::new(index, shared, listeners).map_err(Failure::of("epoll"))?);
+    }
+    launch.on_stop(|| shared.wakers.iter().for_each(wake))?;
+    launch.run_each(workers, Worker::run)
 }
 
 /// What all workers share.
 struct Shared {
     launch: &'static Launch,
-    /// Each worker's eventfd.
-    wakes: Vec<OwnedFd>,
+    /// One eventfd for each worker: to write to it ends the worker's wait.
+    wakers: Vec<OwnedFd>,
     /// In chat only. Its lock is never held across a system call.
     hub: Option<Mutex<Hub>>,
 }
 
+impl Shared {
+    fn lock_hub(&self) -> Option<MutexGuard<'_, Hub>> {
+        // A panic ends the process, so no lock is found poisoned.
+        self.hub.as_ref().map(|hub| hub.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// One event loop, with all that belongs to it alone.
 struct Worker {
-    index: usize,
     shared: &'static Shared,
     counters: &'static Counters,
     epoll: OwnedFd,
-    /// None once the server stops.
-    listener: Option<TcpListener>,
-    /// When to accept again, for what has been announced and was not accepted.
+    waker: &'static OwnedFd,
+    /// Empty once the server stops.
+    listeners: Vec<TcpListener>,
+    /// When to accept again after a shortage.
     accept_at: Time,
-    conns: Slots<Conn>,
-    /// Who has more to read, which is not announced again. Each is read once in a turn.
-    listed: BTreeSet<ConnId>,
-    deadlines: Deadlines,
-    /// When to stop for good, once the server stops.
-    drain_until: Time,
+    conns: Connections<Io>,
+    /// What may be readable, and is not announced again: read before the next events are looked at.
+    readable: BTreeSet<ConnId>,
     /// The instant of this turn.
     now: Time,
     buffer: Vec<u8>,
-    mail: Vec<Mail>,
-    /// Whose outbox was empty before the mail came. The others are written to when EPOLLOUT says.
-    dirty: Vec<ConnId>,
 }
 
-struct Conn {
-    /// Before the socket: whoever sees the connection end finds the place free.
+/// What this model keeps for a connection.
+struct Io {
+    /// Holds one of `--max-connections`. It is freed before `socket` is closed, so that a client
+    /// that sees the connection close can connect again at once.
     _place: Place,
     socket: TcpStream,
-    session: Session,
-    outbox: Outbox,
-    /// What epoll has told and no system call has shown to be over; and whether we want to read.
+    /// Ready bits that epoll has reported and no system call has disproved.
     ready: EventFlags,
     reading: bool,
 }
 
 impl Worker {
-    fn new(index: usize, shared: &'static Shared, listener: TcpListener) -> io::Result<Worker> {
-        listener.set_nonblocking(true)?;
+    fn new(
+        index: usize,
+        shared: &'static Shared,
+        listeners: Vec<TcpListener>,
+    ) -> io::Result<Worker> {
+        let launch = shared.launch;
+        let waker = &shared.wakers[index];
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let edge = EventFlags::IN | EventFlags::ET;
-        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), edge)?;
-        epoll::add(&epoll, &shared.wakes[index], EventData::new_u64(WAKE), edge)?;
+        epoll::add(&epoll, waker, EventData::new_u64(WAKE), EventFlags::IN)?;
+        for listener in &listeners {
+            listener.set_nonblocking(true)?;
+            epoll::add(&epoll, listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+        }
         Ok(Worker {
-            index,
             shared,
-            counters: shared.launch.counters(index),
+            counters: launch.counters(index),
             epoll,
-            listener: Some(listener),
+            waker,
+            listeners,
             accept_at: Time::NEVER,
-            conns: Slots::new(index),
-            listed: BTreeSet::new(),
-            deadlines: Deadlines::default(),
-            drain_until: Time::NEVER,
-            now: shared.launch.now(),
-            buffer: vec![0; shared.launch.read_size()],
-            mail: Vec::new(),
-            dirty: Vec::new(),
+            conns: Connections::new(&launch.settings, index),
+            readable: BTreeSet::new(),
+            now: launch.now(),
+            buffer: vec![0; READ_SIZE],
         })
     }
 
     fn run(mut self) -> Result<(), Failure> {
-        let mut events = [const { MaybeUninit::uninit() }; EVENTS];
-        loop {
-            let next = self.deadlines.next().min(self.accept_at).min(self.drain_until);
-            let next = if self.listed.is_empty() { next } else { self.now };
-            let timeout = Timespec::try_from(next.after(self.now)).ok();
-            let timeout = timeout.filter(|_| next < Time::NEVER);
-            let (ready, _) = match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
-                Err(rustix::io::Errno::INTR) => continue,
-                result => result.map_err(Failure::of("epoll_wait"))?,
-            };
-            self.counters.wakeups.add(1);
-            self.now = self.shared.launch.now();
-            mem::take(&mut self.listed).into_iter().for_each(|id| self.read(id));
-            for event in ready {
+        let mut events = Vec::with_capacity(EVENTS);
+        while !self.conns.finished() {
+            self.wait(&mut events)?;
+            for id in mem::take(&mut self.readable) {
+                self.ready(id, EventFlags::empty());
+            }
+            for event in events.drain(..) {
                 match event.data.u64() {
-                    LISTENER if self.accept_at < Time::NEVER => {} // `expire` goes on with it.
                     LISTENER => self.accept(),
                     WAKE => self.woken(),
                     token => self.ready(ConnId::from_bits(token), event.flags),
                 }
             }
-            self.expire();
-            self.deliver();
-            let drained = self.listener.is_none() && self.conns.is_empty();
-            if drained || self.drain_until <= self.now {
-                return Ok(());
+            self.turn();
+            // Touched: the turn has queued something for it, or its deadline has passed. To close
+            // one can leave mail for others in the hub. Then `next_deadline` is in the past: the
+            // next wait ends at once, and the next turn fetches that mail.
+            while let Some(id) = self.conns.next_touched() {
+                self.write(id);
+                self.settle(id);
             }
         }
+        Ok(())
+    }
+
+    /// Waits until there is something to do. A signal that interrupts it does no harm: then there
+    /// are no events.
+    fn wait(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
+        let next = self.conns.next_deadline().min(self.accept_at);
+        let next = if self.readable.is_empty() { next } else { self.now };
+        let timeout = next.timeout(self.now).and_then(|left| Timespec::try_from(left).ok());
+        match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(Failure::of("epoll_wait")(error)),
+        }
+        self.counters.wakeups.add(1);
+        self.now = self.shared.launch.now();
+        Ok(())
     }
 
     fn accept(&mut self) {
-        for _ in 0..ACCEPTS {
-            let Some(listener) = &self.listener else { return };
-            match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok((socket, Some(peer))) => self.admit(TcpStream::from(socket), peer),
-                Err(rustix::io::Errno::AGAIN) => return self.counters.would_blocks.add(1),
-                Err(error) if launch::is_shortage(&error.into()) => {
-                    self.counters.shortages.add(1);
-                    return self.accept_at = self.now + SHORTAGE_PAUSE;
-                }
-                _ => self.counters.accept_errors.add(1),
-            }
+        for at in 0..self.listeners.len() {
+            self.accept_from(at);
         }
-        self.accept_at = self.now; // There may be more, which will not be announced again.
     }
 
-    fn admit(&mut self, socket: TcpStream, peer: SocketAddrAny) {
-        let launch = self.shared.launch;
-        let Ok(peer) = SocketAddr::try_from(peer).map(|peer| peer.ip()) else { return };
-        let Some(place) = launch.admit(&socket, peer, self.counters) else { return };
-        let session = Session::new(&launch.settings, self.now);
-        let (outbox, ready, reading) = (Outbox::default(), EventFlags::OUT, true);
-        let conn = Conn { socket, session, outbox, ready, reading, _place: place };
-        let (id, conn) = self.conns.insert(conn);
-        let both = EventFlags::IN | EventFlags::OUT;
-        let all = both | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET;
+    fn accept_from(&mut self, at: usize) {
+        for _ in 0..ACCEPTS {
+            match launch::accept_nonblocking(&self.listeners[at]) {
+                Ok((socket, peer)) => self.admit(socket, peer.ip()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.counters.would_blocks.add(1);
+                    return;
+                }
+                Err(error) if launch::is_shortage(&error) => {
+                    self.counters.shortages.add(1);
+                    self.accept_at = self.now + SHORTAGE_PAUSE;
+                    // The listeners stay ready: the loop would spin if they were still watched.
+                    self.watch_listeners(EventFlags::empty());
+                    return;
+                }
+                Err(_) => self.counters.accept_errors.add(1),
+            }
+        }
+    }
+
+    fn watch_listeners(&self, interest: EventFlags) {
+        for listener in &self.listeners {
+            // Cannot fail: the descriptor is registered, and a change needs no memory.
+            let _ = epoll::modify(&self.epoll, listener, EventData::new_u64(LISTENER), interest);
+        }
+    }
+
+    fn admit(&mut self, socket: TcpStream, peer: IpAddr) {
+        let Some(place) = self.shared.launch.admit(&socket, peer, self.counters) else { return };
+        let host = place.peer().to_string();
+        // A new socket has room: the first write need not wait for an event.
+        let io = Io { _place: place, socket, ready: EventFlags::OUT, reading: true };
+        let id = self.conns.open(io, &host, self.now, self.shared.lock_hub().as_deref_mut());
+        let Some(conn) = self.conns.get(id) else { return };
         let data = EventData::new_u64(id.bits());
-        if epoll::add(&self.epoll, &conn.socket, data, all).is_err() {
-            return drop(self.conns.remove(id));
+        let all = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI;
+        if epoll::add(&self.epoll, &conn.io.socket, data, all | EventFlags::ET).is_err() {
+            self.close(id, "Out of memory");
         }
-        if let Some(hub) = &self.shared.hub {
-            lock(hub).open(id, &peer.to_string(), self.now);
+    }
+
+    /// The waker was used: there is mail, which the end of the turn brings, or the server stops.
+    fn woken(&mut self) {
+        let _ = rustix::io::read(self.waker, &mut [0; 8]);
+        if self.shared.launch.stop.requested() {
+            // A listener that a manager handed over is open in another process too. To close it
+            // here would not take it out of the epoll set, so it is switched off first.
+            self.watch_listeners(EventFlags::empty());
+            self.listeners.clear();
+            // `has_unread` is a system call, and none is made under the hub's lock: `stop` calls it
+            // in echo only, where there is no hub.
+            let mut hub = self.shared.lock_hub();
+            self.conns.stop(hub.as_deref_mut(), |io| launch::has_unread(&io.socket));
         }
+    }
+
+    /// A socket is ready. The event may be stale: if its connection was closed earlier in this
+    /// turn, the id finds none, even if its slot has another tenant already.
+    fn ready(&mut self, id: ConnId, flags: EventFlags) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.io.ready.insert(flags);
+        // epoll reports these two even if they were not asked for: the connection is dead. If it
+        // may be read, `read` fetches what is left, then the end or the error.
+        let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        if conn.io.reading {
+            // One read in a turn: what is in `readable` already is read in the next one.
+            if conn.io.ready.contains(EventFlags::IN) && !self.readable.contains(&id) {
+                self.read(id);
+            }
+        } else if gone {
+            self.close(id, "Connection reset");
+        }
+        self.write(id);
         self.settle(id);
     }
 
-    /// A socket is ready. If its connection is closed now, or its slot another's, nobody is found.
-    fn ready(&mut self, id: ConnId, flags: EventFlags) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.ready.insert(flags);
-        // Told whether asked for or not: the peer is gone for good.
-        if !conn.reading && flags.intersects(EventFlags::HUP | EventFlags::ERR) {
-            return self.close(id, "Connection reset");
-        }
-        if flags.contains(EventFlags::OUT) && !conn.outbox.is_empty() {
-            self.write(id);
-        }
-        if flags.contains(EventFlags::IN) && !self.listed.contains(&id) {
-            self.read(id);
-        }
-    }
-
     fn read(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.reading) else { return };
-        match (&conn.socket).read(&mut self.buffer) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        match (&conn.io.socket).read(&mut self.buffer) {
+            // No bytes (`len` is 0): the peer has ended its stream, and `received` notes it.
             Ok(len) => {
+                // A short read means that the socket is empty, with two exceptions: the end of the
+                // stream may follow (RDHUP), and a read stops before an urgent byte (PRI).
+                let behind = conn.io.ready.intersects(EventFlags::RDHUP | EventFlags::PRI);
+                conn.io.ready.set(EventFlags::IN, behind || len == self.buffer.len());
                 self.counters.bytes_in.add(len as u64);
-                // A short read empties the socket, but for its end; at an urgent byte it stops.
-                let behind = conn.ready.intersects(EventFlags::RDHUP | EventFlags::PRI);
-                conn.ready.set(EventFlags::IN, behind || len == self.buffer.len());
-                if len == 0 {
-                    conn.session.end();
-                }
-                self.handle(id, len);
+                let mut hub = self.shared.lock_hub();
+                let bytes = &self.buffer[..len];
+                let done = self.conns.received(id, bytes, self.now, hub.as_deref_mut());
+                drop(hub);
+                // Counts the lines, and burns the processor for `--work`: so without the lock.
+                self.shared.launch.account(done, self.counters);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.counters.would_blocks.add(1);
-                conn.ready.remove(EventFlags::IN | EventFlags::PRI);
+                conn.io.ready.remove(EventFlags::IN | EventFlags::PRI);
             }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {} // A signal came first.
             Err(_) => {
                 self.counters.read_errors.add(1);
                 self.close(id, "Connection reset");
@@ -243,156 +297,85 @@ impl Worker {
         }
     }
 
-    /// Gives the first `len` bytes of the buffer to the protocol, and writes what comes back.
-    fn handle(&mut self, id: ConnId, len: usize) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let (input, now) = (&self.buffer[..len], self.now);
-        let lines = match &self.shared.hub {
-            None => conn.session.echo(input, now, &mut conn.outbox),
-            Some(hub) => {
-                let mut hub = lock(hub);
-                conn.session.chat(input, now, |line| hub.line(id, line, now))
-            }
-        };
-        self.counters.lines.add(lines);
-        self.shared.launch.burn(lines);
-        self.write(id);
-    }
-
     fn write(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        while !conn.outbox.is_empty() && conn.ready.contains(EventFlags::OUT) {
-            match send(&conn.socket, &conn.outbox) {
+        while conn.io.ready.contains(EventFlags::OUT) && !conn.outbox.is_empty() {
+            match send(&conn.io.socket, &conn.outbox) {
                 Ok(len) => {
                     self.counters.bytes_out.add(len as u64);
                     conn.outbox.advance(len);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.counters.would_blocks.add(1);
-                    conn.ready.remove(EventFlags::OUT);
+                    conn.io.ready.remove(EventFlags::OUT);
                 }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {} // A signal came first.
                 Err(_) => {
                     self.counters.write_errors.add(1);
-                    return self.close(id, "Connection reset");
+                    self.close(id, "Connection reset");
+                    return;
                 }
             }
         }
-        self.settle(id);
     }
 
-    /// Lists the connection if it can use now what has been announced and was not used up.
+    /// Adds the connection to `readable` if it is to be read and may have more.
     fn settle(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.reading = match conn.session.next(&conn.outbox) {
+        let Some((next, conn)) = self.conns.settle(id, self.now) else { return };
+        conn.io.reading = match next {
             Next::Serve { read } => read,
             Next::Shut => {
-                let _ = conn.socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
+                let _ = conn.io.socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
                 true
             }
-            Next::Close => return self.close(id, "Connection closed"),
-        };
-        if conn.reading && conn.ready.contains(EventFlags::IN) {
-            self.listed.insert(id);
-        }
-        self.deadlines.set(id, conn.session.deadline(&conn.outbox));
-    }
-
-    /// Brings the hub's mail to this worker's members, each of whom is written to once however
-    /// many lines there are, and wakes the other workers that have got some. Twice at most: while
-    /// those speak, there is more each time, and everybody else here would wait for the end of it.
-    fn deliver(&mut self) {
-        let Some(hub) = &self.shared.hub else { return };
-        for _ in 0..2 {
-            let mut locked = lock(hub);
-            locked.take(self.index, &mut self.mail);
-            let others = locked.wakes(self.index);
-            drop(locked);
-            others.for_each(|worker| wake(&self.shared.wakes[worker]));
-            if self.mail.is_empty() {
+            Next::Close(reason) => {
+                self.close(id, reason);
                 return;
             }
-            for Mail { to, parcel } in self.mail.drain(..) {
-                let Some(conn) = self.conns.get_mut(to) else { continue };
-                self.dirty.extend(conn.outbox.is_empty().then_some(to));
-                if conn.session.post(parcel, self.now, &mut conn.outbox).is_err() {
-                    self.counters.slow_cut.add(1);
-                    lock(hub).cut(to, protocol::SENDQ_EXCEEDED);
-                }
-                self.deadlines.set(to, conn.session.deadline(&conn.outbox));
-            }
-            while let Some(id) = self.dirty.pop() {
-                self.write(id);
-            }
+        };
+
+        if conn.io.reading && conn.io.ready.contains(EventFlags::IN) {
+            self.readable.insert(id);
         }
-        wake(&self.shared.wakes[self.index]); // There may be more.
     }
 
-    fn expire(&mut self) {
-        while let Some(id) = self.deadlines.expired(self.now) {
-            let Some(conn) = self.conns.get_mut(id) else { continue };
-            let due = self.counters.expired(conn.session.expire(self.now, &conn.outbox));
-            match (due, &self.shared.hub) {
-                (Due::Later, _) => self.settle(id),
-                (Due::Resume, _) => self.handle(id, 0),
-                // What the hub says to it comes as mail, and settles it then.
-                (Due::Ping, Some(hub)) => lock(hub).ping(id),
-                (Due::Cut(reason), Some(hub)) => lock(hub).cut(id, reason),
-                _ => self.close(id, "Timed out"),
-            }
+    /// What may concern any connection: deadlines that have passed, mail from the hub, and whether
+    /// there are descriptors again.
+    fn turn(&mut self) {
+        let mut hub = self.shared.lock_hub();
+        let done = self.conns.turn(self.now, hub.as_deref_mut());
+        drop(hub);
+        self.shared.launch.account(done, self.counters);
+        while let Some(worker) = self.conns.next_wake() {
+            wake(&self.shared.wakers[worker]);
         }
+        self.conns.deliver(self.now);
+
         if self.accept_at <= self.now {
             self.accept_at = Time::NEVER;
-            self.accept();
-        }
-    }
-
-    /// Somebody wrote to this worker's eventfd, which is an edge each time and need not be read:
-    /// there is mail, which the end of the turn brings, or the server stops.
-    fn woken(&mut self) {
-        if !self.shared.launch.stop.requested() || self.listener.take().is_none() {
-            return;
-        }
-        self.drain_until = self.now + self.shared.launch.drain_timeout;
-        if let Some(hub) = &self.shared.hub {
-            // Its last words come as mail, and then each member has time to end its stream.
-            return lock(hub).shut_down();
-        }
-        for id in self.conns.ids().collect::<Vec<_>>() {
-            let Some(conn) = self.conns.get_mut(id) else { continue };
-            conn.session.stop(launch::has_unread(&conn.socket), &conn.outbox);
-            self.handle(id, 0);
+            self.watch_listeners(EventFlags::IN);
         }
     }
 
     fn close(&mut self, id: ConnId, reason: &str) {
+        let closed = self.conns.close(id, reason, self.shared.lock_hub().as_deref_mut());
         // Closing the only descriptor of a socket takes it out of the epoll set.
-        let Some(_closed) = self.conns.remove(id) else { return };
-        self.deadlines.clear(id);
-        if let Some(hub) = &self.shared.hub {
-            lock(hub).leave(id, reason);
-        }
+        drop(closed);
         if self.accept_at < Time::NEVER {
             self.accept_at = self.now; // A descriptor is free again.
         }
     }
 }
 
-/// One system call for as much as it takes of what is queued.
+/// One system call, which writes as much of the queue as the socket takes.
 fn send(mut socket: &TcpStream, outbox: &Outbox) -> io::Result<usize> {
-    let mut slices = [IoSlice::new(&[]); SLICES];
-    let filled = slices.iter_mut().zip(outbox.slices());
-    match filled.map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count() {
-        1 => socket.write(&slices[0]),
-        count => socket.write_vectored(&slices[..count]),
+    match &*IoSlices::new(outbox.slices()) {
+        [slice] => socket.write(slice),
+        slices => socket.write_vectored(slices),
     }
 }
 
-/// It can only fail when the counter is full, and then the reader is awake anyway.
-fn wake(eventfd: &OwnedFd) {
-    let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
-}
-
-/// A panic ends the process, so no lock is found poisoned.
-fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
-    hub.lock().unwrap_or_else(PoisonError::into_inner)
+/// Fails only when the counter is full, and then the reader is awake anyway.
+fn wake(waker: &OwnedFd) {
+    let _ = rustix::io::write(waker, &1_u64.to_ne_bytes());
 }

@@ -1,37 +1,44 @@
 //! Single-threaded synchronous: one client is served to its end, and then the next.
 //!
 //! **Who waits where:** each worker, in `accept` for a client, then in that client's `recv` and
-//! `send` until it is gone. Everybody else waits in the backlog.
-//! **What wakes it:** what it waits for, or a timeout. To stop, sockets are shut down under it.
+//! `send` until it is gone. All other clients wait in the backlog. With several addresses to listen
+//! on, a worker waits for a client in `poll` instead, since `accept` waits on one socket only.
+//! **What wakes it:** what it waits for, or a timeout. To stop, the sockets are shut down.
 //!
-//! There is no state to keep between calls, which is why this is how one writes the first server,
-//! and a client who says nothing holds everyone up until the idle timeout, which is why one writes
-//! a second. Chat works and is lonely: there are never more members than workers. A thread in
-//! `recv` cannot see that there is something to send, so whoever has got a line for a member of
-//! another worker writes it there. Only what that socket does not take, and a cut, must wait until
-//! the owner looks, every [`TICK`]. [`Room`] is locked before [`State`], and neither while waiting.
+//! There is no state to keep between two calls, so this is how one writes a first server. And a
+//! client that says nothing holds up all other clients until the idle timeout, so one writes a
+//! second.
+//!
+//! Chat works and is lonely: there are never more members than workers. A thread in `recv` cannot
+//! see that there is something to send. So a worker that has got a line for a member of another
+//! worker sends it there itself, without waiting. What that socket does not take, and a cut, must
+//! wait until the other worker looks, every [`TICK`]. [`Room`] is locked before the state of a
+//! connection, and neither lock is held while waiting.
+//!
+//! What to do next is `protocol`'s to say ([`Step`]). Here is how this model does it, and waits.
 //!
 //! Run: `cargo run --release -p serve-iterative -- --mode chat`
-//! Read next: `serve-threads`, which gives each client a thread of its own, and `serve-prefork`,
-//! which is many of these, each a process.
+//! Read next: `examples/bare.rs`, this model without all that a server needs. Then `serve-threads`,
+//! which gives each client a thread of its own, and `serve-prefork`, which is many of these, each a
+//! process.
 
-use std::io::IoSlice;
-use std::mem::{self, MaybeUninit};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use launch::{Counter, Counters, Failure, Launch, Place};
-use protocol::{ConnId, Due, Hub, Mail, Mode, Next, Outbox, Session, Slots};
+use launch::{Counter, Counters, Failure, Launch, MOST_SLICES, Place, READ_SIZE};
+use protocol::{ConnId, Done, Duplex, Hub, Input, Mail, Mode, Outbox, Posted, Slots, Step};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, sendmsg};
 
-/// The most slices in one vectored write.
-const SLICES: usize = 64;
-/// How long to wait in `send`, or for descriptors to be had, before looking again; in chat also how
-/// long for whatever another worker may have left to do.
+/// How long to wait in `send`, or for a free descriptor, before looking again; in chat also how
+/// long for what another worker may have left to do.
 const TICK: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -42,33 +49,34 @@ fn main() -> ExitCode {
 fn serve(launch: &'static Launch) -> Result<(), Failure> {
     let chat = launch.settings.mode == Mode::Chat;
     let hub = chat.then(|| Hub::new(Arc::clone(&launch.settings), 1));
-    // Workers share it: with one each, a client could wait behind a busy worker beside an idle one.
-    let listener: &'static TcpListener = Box::leak(Box::new(launch.listen()?));
-    let running = launch.workers;
-    let shared: &'static Shared = Box::leak(Box::new(Shared {
-        launch,
-        room: Mutex::new(Room { conns: Slots::new(0), hub, mail: Vec::new(), running }),
-        left: Condvar::new(),
-    }));
-    for index in 0..running {
-        let run = move || shared.run(listener, launch.counters(index));
-        thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?;
+    let room = Mutex::new(Room { conns: Slots::new(0), hub, mail: Vec::new() });
+    let shared: &'static Shared =
+        Box::leak(Box::new(Shared { launch, room, left: Condvar::new() }));
+
+    // Workers share them: with one each, a client could wait behind a busy worker beside an idle
+    // one.
+    let listeners: &'static [TcpListener] = launch.listeners()?.leak();
+    if listeners.len() > 1 {
+        // What `poll` has announced another worker may accept first: then there is nothing to wait
+        // for.
+        for listener in listeners {
+            listener.set_nonblocking(true).map_err(Failure::of("listener"))?;
+        }
     }
-    launch.on_stop(|| shared.stop(listener))?;
-    launch.announce();
-    let serving = |_: &mut Room| !launch.stop.requested();
-    let room = shared.left.wait_while(lock(&shared.room), serving);
-    let busy = |room: &mut Room| room.running > 0;
-    let room = room.unwrap_or_else(PoisonError::into_inner);
-    drop(shared.left.wait_timeout_while(room, launch.drain_timeout, busy));
-    Ok(())
+    let mut workers = Vec::new();
+    for index in 0..launch.workers {
+        let (counters, receiver) = (launch.counters(index), Receiver::new());
+        workers.push(Worker { shared, counters, listeners: listeners.iter().collect(), receiver });
+    }
+    launch.on_stop(|| shared.stop(listeners))?;
+    launch.run_each(workers, Worker::run)
 }
 
 /// What all workers share.
 struct Shared {
     launch: &'static Launch,
     room: Mutex<Room>,
-    /// A client is gone, or the server stops.
+    /// A client is gone.
     left: Condvar,
 }
 
@@ -77,103 +85,143 @@ struct Room {
     conns: Slots<Arc<Conn>>,
     /// In chat only.
     hub: Option<Hub>,
+    /// On its way from the hub to the queues; empty when the lock is free.
     mail: Vec<Mail>,
-    /// Workers that have not ended.
-    running: usize,
 }
 
+/// One thread, which serves one client after another.
+struct Worker {
+    shared: &'static Shared,
+    counters: &'static Counters,
+    /// The next to be asked comes first, so that no address starves another.
+    listeners: Vec<&'static TcpListener>,
+    receiver: Receiver,
+}
+
+/// The client of a worker, and what other workers see of it.
 struct Conn {
     shared: &'static Shared,
     counters: &'static Counters,
     id: ConnId,
-    /// Before the socket: whoever sees the connection end finds the place free.
+    /// In echo the worker keeps it locked for the client's life: no other worker wants it.
+    state: Mutex<Duplex>,
+    /// Holds one of `--max-connections`. It is freed after `state`, whose end is logged, and before
+    /// `socket` is closed, so that a client that sees the connection close can connect again at
+    /// once.
     _place: Place,
     socket: TcpStream,
-    state: Mutex<State>,
 }
 
-/// In echo the worker keeps it locked for the client's life: nobody else wants it.
-struct State {
-    session: Session,
-    outbox: Outbox,
-    /// Chat: somebody has found out that the peer is gone.
-    gone: bool,
+/// What a worker receives with.
+struct Receiver {
+    buffer: Box<[MaybeUninit<u8>]>,
+    /// The timeout that the socket has.
+    armed: Duration,
+}
+
+impl Worker {
+    fn run(mut self) -> Result<(), Failure> {
+        let stop = &self.shared.launch.stop;
+        while !stop.requested() {
+            match self.accept() {
+                Ok((socket, peer)) => self.admit(socket, peer.ip()),
+                Err(_) if stop.requested() => {}
+                Err(error) if launch::is_shortage(&error) => self.shared.pause(self.counters),
+                Err(_) => self.counters.accept_errors.add(1),
+            }
+            self.counters.wakeups.add(1);
+        }
+        Ok(())
+    }
+
+    /// Waits for a client: in `accept` itself when there is one listener, in `poll` when there are
+    /// more, or other processes have it too. To shut it down would end `accept`, and their
+    /// connections as well.
+    fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        let end = self.shared.launch.accept_end();
+        if let ([listener], None) = (&self.listeners[..], end) {
+            return listener.accept();
+        }
+        loop {
+            let sockets = self.listeners.iter().map(|socket| socket.as_fd()).chain(end);
+            let mut waits: Vec<_> =
+                sockets.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)).collect();
+            // A signal that interrupts it does no harm: then none is ready.
+            let _ = poll(&mut waits, None);
+            let mut ready = waits.iter().map(|wait| !wait.revents().is_empty());
+            if end.is_some() && ready.next_back() == Some(true) {
+                return Err(ErrorKind::InvalidInput.into()); // The server stops.
+            }
+            let Some(ready) = ready.position(|ready| ready) else { continue };
+            let accepted = self.listeners[ready].accept();
+            self.listeners.rotate_left(ready + 1);
+            match accepted {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.counters.would_blocks.add(1); // Another worker was first.
+                }
+                accepted => return accepted,
+            }
+        }
+    }
+
+    /// Serves a client to its end.
+    fn admit(&mut self, socket: TcpStream, peer: IpAddr) {
+        let (shared, launch, counters) = (self.shared, self.shared.launch, self.counters);
+        let Some(place) = launch.admit(&socket, peer, counters) else { return };
+        let host = place.peer().to_string();
+        let now = launch.now();
+        let _ = socket.set_write_timeout(Some(TICK));
+        let state = Mutex::new(Duplex::new(&launch.settings, now).of(&host));
+
+        let mut room = lock(&shared.room);
+        if launch.stop.requested() {
+            return; // `stop` has been to all connections, or waits for this lock.
+        }
+        let (id, conn) = room.conns.insert_with(|id| {
+            Arc::new(Conn { shared, counters, id, _place: place, socket, state })
+        });
+        let conn = Arc::clone(conn);
+        let chat = room.hub.as_mut().map(|hub| hub.open(id, &host, now)).is_some();
+        drop(room);
+
+        self.receiver.armed = Duration::MAX;
+        if chat {
+            conn.chat(&mut self.receiver);
+        } else {
+            // An error of the socket ends the connection as its end does.
+            let _ = conn.echo(&mut self.receiver);
+        }
+        conn.close();
+    }
 }
 
 impl Shared {
-    /// The life of a worker: one client after another.
-    fn run(&'static self, listener: &TcpListener, counters: &'static Counters) {
-        let mut buffer = Box::new_uninit_slice(self.launch.read_size());
-        while !self.launch.stop.requested() {
-            match listener.accept() {
-                Ok((socket, peer)) => self.admit(socket, peer.ip(), counters, &mut buffer),
-                Err(_) if self.launch.stop.requested() => {}
-                Err(error) if launch::is_shortage(&error) => self.pause(counters),
-                Err(_) => counters.accept_errors.add(1),
-            }
-            counters.wakeups.add(1);
-        }
-        lock(&self.room).running -= 1;
-        self.left.notify_all();
-    }
-
-    /// Something has run out. Whoever comes waits in the backlog until somebody leaves, or a while.
+    /// Something has run out. New clients wait in the backlog until one is gone, or a while.
     fn pause(&self, counters: &Counters) {
         counters.shortages.add(1);
         drop(self.left.wait_timeout(lock(&self.room), TICK));
     }
 
-    /// Serves a client to its end.
-    fn admit(
-        &'static self,
-        socket: TcpStream,
-        peer: IpAddr,
-        counters: &'static Counters,
-        buffer: &mut [MaybeUninit<u8>],
-    ) {
-        let launch = self.launch;
-        let Some(place) = launch.admit(&socket, peer, counters) else { return };
-        let now = launch.now();
-        let (session, outbox) = (Session::new(&launch.settings, now), Outbox::default());
-        let state = Mutex::new(State { session, outbox, gone: false });
-        let _ = socket.set_write_timeout(Some(TICK));
-        let mut room = lock(&self.room);
-        if launch.stop.requested() {
-            return; // `stop` has looked around already, or waits to.
+    /// The server stops. A client gets the end of the stream where its worker waits in
+    /// `recv`, in chat after its last words.
+    fn stop(&self, listeners: &[TcpListener]) {
+        for listener in listeners {
+            self.launch.end_accept(listener);
         }
-        let (id, conn) = room.conns.insert_with(|id| {
-            Arc::new(Conn { shared: self, counters, id, socket, state, _place: place })
-        });
-        let conn = Arc::clone(conn);
-        let chat = room.hub.as_mut().map(|hub| hub.open(id, &peer.to_string(), now)).is_some();
-        drop(room);
-        if chat {
-            conn.chat(buffer)
-        } else {
-            conn.echo(buffer)
-        }
-        conn.close();
-    }
-
-    /// Readers get what has come already and then the end of the stream, members their last words.
-    fn stop(&self, listener: &TcpListener) {
-        let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
         let chat = self.ask(Hub::shut_down).is_some();
         self.deliver();
         for conn in self.conns() {
-            // A member who has its last words has time to end its stream: that wakes the reader.
-            let told = chat && {
-                let State { session, outbox, .. } = &mut *lock(&conn.state);
-                session.next(outbox) == Next::Shut
-            };
-            // Where something has come, in echo, nobody waits for it. Were that side shut down, the
-            // kernel would reset a peer that goes on talking.
-            if chat || !launch::has_unread(&conn.socket) {
-                let how = if told { Shutdown::Write } else { Shutdown::Read };
-                let _ = conn.socket.shutdown(how);
+            // A member that has its last words has time to end its stream: that wakes the worker.
+            let last_words_sent =
+                chat && lock(&conn.state).step(self.launch.now(), true) == Step::Shut;
+            if last_words_sent {
+                let _ = conn.socket.shutdown(Shutdown::Write);
+            } else if chat || !launch::has_unread(&conn.socket) {
+                // Where something has come, in echo, the worker does not wait for it. Were that
+                // side shut down, the kernel would reset a peer that goes on sending.
+                let _ = conn.socket.shutdown(Shutdown::Read);
             }
         }
-        self.left.notify_all();
     }
 
     fn conns(&self) -> Vec<Arc<Conn>> {
@@ -186,210 +234,209 @@ impl Shared {
         lock(&self.room).hub.as_mut().map(call)
     }
 
-    /// Chat: queues the hub's mail for its receivers, and writes what their sockets take. Everyone
-    /// gets it in the hub's order, because the hub stays locked until it is queued.
+    /// Chat: queues the hub's mail for its receivers, and sends what their sockets take. All
+    /// members get it in the hub's order, because the hub stays locked until it is queued.
     fn deliver(&self) {
         let now = self.launch.now();
         let mut room = lock(&self.room);
-        let Room { conns, hub: Some(hub), mail, .. } = &mut *room else { return };
-        // Again after a cut, of which others are told.
-        while {
-            hub.take(0, mail);
-            !mail.is_empty()
-        } {
-            for Mail { to, parcel } in mail.drain(..) {
-                let Some(conn) = conns.get(to) else { continue };
-                let state = &mut *lock(&conn.state);
-                if state.session.post(parcel, now, &mut state.outbox).is_err() {
-                    conn.counters.slow_cut.add(1);
-                    hub.cut(to, protocol::SENDQ_EXCEEDED);
-                }
-            }
-        }
+        let Room { conns, hub: Some(hub), mail } = &mut *room else { return };
+        let done = hub.hand_out(mail, |to, parcel| {
+            let Some(conn) = conns.get(to) else { return Posted::default() };
+            // What is queued here is sent below: no worker is ever behind with it.
+            Posted { behind: false, ..lock(&conn.state).post(parcel, now) }
+        });
         drop(room);
-        self.conns().iter().for_each(|conn| conn.flush(&mut lock(&conn.state)));
+
+        self.launch.account(done, self.launch.counters(0));
+        for conn in self.conns() {
+            conn.flush(&mut lock(&conn.state));
+        }
     }
 }
 
-type Received<'a> = Result<Option<&'a [u8]>, Errno>;
-
 impl Conn {
     /// Echo: the whole life of a connection, one call that waits after another.
-    fn echo(&self, buffer: &mut [MaybeUninit<u8>]) {
+    fn echo(&self, receiver: &mut Receiver) -> Result<(), Errno> {
         let launch = self.shared.launch;
-        let mut state = lock(&self.state);
-        let State { session, outbox, .. } = &mut *state;
-        let (mut armed, mut stuck, mut told) = (Duration::MAX, false, false);
+        let Duplex { session, outbox, .. } = &mut *lock(&self.state);
         let mut now = launch.now();
+        let mut stuck = false;
         loop {
-            if launch.stop.requested() && !mem::replace(&mut told, true) {
+            if launch.stop.requested() {
                 session.stop(launch::has_unread(&self.socket), outbox);
             }
-            let read = match session.next(outbox) {
-                Next::Serve { read } => read,
-                Next::Shut if self.socket.shutdown(Shutdown::Write).is_ok() => continue,
-                Next::Shut | Next::Close => break,
-            };
-            let left = session.deadline(outbox).after(now);
             let mut input = None;
-            if left.is_zero() {
-                let due = self.counters.expired(session.expire(now, outbox));
-                if !matches!(due, Due::Later | Due::Resume) {
-                    break;
+            match session.step(now, outbox, stuck) {
+                Step::Send => {
+                    self.send(outbox, SendFlags::empty())?;
+                    stuck = !outbox.is_empty();
                 }
-            } else if !(outbox.is_empty() || stuck && read) {
-                let Ok(()) = self.write(outbox, SendFlags::empty()) else { break };
-                // A peer may send all it has before it reads: take that, up to the high-water mark.
-                stuck = !outbox.is_empty();
-                if !stuck {
-                    continue;
+                Step::Receive(until) => input = self.receive(receiver, until.after(now))?,
+                Step::ReceiveNow => {
+                    input = self.receive(receiver, Duration::ZERO)?;
+                    stuck = input.is_some();
                 }
-            } else if read {
-                // A shorter timeout does no harm, so while deadlines only move away none is set.
-                if left < armed {
-                    let _ = self.socket.set_read_timeout(Some(left));
-                    armed = left;
+                Step::Pause(until) => thread::sleep(until.after(now)),
+                Step::Resume => input = Some(Input::Resume),
+                step @ Step::Close(_) => {
+                    self.act(step);
+                    return Ok(());
                 }
-                let flags = if stuck { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
-                let Ok(received) = self.read(buffer, flags) else { break };
-                input = received;
-                if input.is_none() {
-                    (armed, stuck) = (Duration::MAX, false);
-                } else if input == Some(&[]) {
-                    session.end();
-                }
-            } else {
-                thread::sleep(left); // As a handler does that waits for its database.
+                step => self.act(step),
             }
+
             now = launch.now();
-            let lines = session.echo(input.unwrap_or_default(), now, outbox);
-            self.counters.lines.add(lines);
-            launch.burn(lines);
+            if let Some(input) = input {
+                let lines = session.echo(input, now, outbox);
+                launch.account(Done { lines, ..Done::default() }, self.counters);
+            }
         }
     }
 
-    /// Chat: the whole life of a member. While it waits others may write to its socket.
-    fn chat(&self, buffer: &mut [MaybeUninit<u8>]) {
-        let shared = self.shared;
-        let mut armed = Duration::MAX;
+    /// Chat: the whole life of a member. While it waits other workers may send to its socket.
+    fn chat(&self, receiver: &mut Receiver) {
+        let launch = self.shared.launch;
         loop {
-            let now = shared.launch.now();
+            let now = launch.now();
             let mut state = lock(&self.state);
             self.flush(&mut state);
-            let State { session, outbox, gone } = &mut *state;
-            let left = session.deadline(outbox).after(now);
-            let due = match session.next(outbox) {
-                _ if *gone => return,
-                Next::Serve { read } if !left.is_zero() => {
-                    let alone = shared.launch.workers == 1 && outbox.is_empty() && read;
-                    drop(state);
-                    self.wait(read, if alone { left } else { left.min(TICK) }, &mut armed, buffer);
-                    continue;
-                }
-                Next::Serve { .. } => self.counters.expired(session.expire(now, outbox)),
-                Next::Shut if self.socket.shutdown(Shutdown::Write).is_ok() => continue,
-                Next::Shut | Next::Close => return,
-            };
+            // What is still queued the socket does not take.
+            let step = state.step(now, true);
             drop(state);
-            match due {
-                Due::Later => {}
-                Due::Resume => self.handle(None),
-                Due::Ping => drop(shared.ask(|hub| hub.ping(self.id))),
-                Due::Cut(reason) => drop(shared.ask(|hub| hub.cut(self.id, reason))),
-                Due::Close => return,
+            match step {
+                // Another worker may have queued what this socket did not take.
+                Step::Receive(until) if launch.workers > 1 => {
+                    self.hear(receiver, until.after(now).min(TICK));
+                }
+                Step::Receive(until) => self.hear(receiver, until.after(now)),
+                Step::ReceiveNow => self.hear(receiver, TICK),
+                Step::Pause(until) => thread::sleep(until.after(now).min(TICK)),
+                Step::Send => thread::sleep(TICK),
+                Step::Close(_) => {
+                    self.act(step);
+                    return;
+                }
+                step => self.act(step),
             }
-            shared.deliver();
         }
     }
 
-    /// Chat: waits for at most `left`, for bytes if they may be read, and handles what comes.
-    fn wait(
-        &self,
-        read: bool,
-        left: Duration,
-        armed: &mut Duration,
-        buffer: &mut [MaybeUninit<u8>],
-    ) {
-        if !read {
-            return thread::sleep(left);
-        }
-        if left < *armed {
-            let _ = self.socket.set_read_timeout(Some(left));
-            *armed = left;
-        }
-        match self.read(buffer, RecvFlags::empty()) {
-            Ok(None) => *armed = Duration::MAX,
-            Ok(input) => self.handle(input),
-            Err(_) => lock(&self.state).gone = true,
+    /// Chat: waits for at most `left`, and handles what comes.
+    fn hear(&self, receiver: &mut Receiver, left: Duration) {
+        match self.receive(receiver, left) {
+            Ok(Some(input)) => self.handle(input),
+            Ok(None) => {}
+            Err(_) => drop(lock(&self.state).end("Connection reset")),
         }
     }
 
-    /// Chat: gives the protocol what has come, or nothing to go on with what it held back, and
-    /// brings what comes of it to those whom it concerns.
-    fn handle(&self, input: Option<&[u8]>) {
-        let (shared, now) = (self.shared, self.shared.launch.now());
-        let lines = shared.ask(|hub| {
-            let session = &mut lock(&self.state).session;
-            if input == Some(&[]) {
-                session.end();
-            }
-            session.chat(input.unwrap_or_default(), now, |line| hub.line(self.id, line, now))
-        });
-        self.counters.lines.add(lines.unwrap_or_default());
-        shared.launch.burn(lines.unwrap_or_default());
+    /// The steps that do not wait.
+    fn act(&self, step: Step) {
+        let shared = self.shared;
+        shared.launch.account(step.done(), self.counters);
+        match step {
+            Step::Resume => self.handle(Input::Resume),
+            Step::Ping => drop(shared.ask(|hub| hub.ping(self.id))),
+            Step::Cut(reason) => drop(shared.ask(|hub| hub.cut(self.id, reason))),
+            // Fails if the peer has gone.
+            Step::Shut => drop(self.socket.shutdown(Shutdown::Write)),
+            _ => {}
+        }
         shared.deliver();
     }
 
-    /// One `recv`. None: nothing has come. Empty: nothing more will come.
-    fn read<'a>(&self, buffer: &'a mut [MaybeUninit<u8>], flags: RecvFlags) -> Received<'a> {
-        let received = rustix::net::recv(&self.socket, buffer, flags);
-        self.counters.wakeups.add(1);
-        let received = received.map(|((bytes, _), _)| Some(&*bytes));
-        let input = received.or_else(|error| self.failed(error, &self.counters.read_errors))?;
-        self.counters.bytes_in.add(input.map_or(0, <[u8]>::len) as u64);
-        Ok(input)
+    /// Chat: gives the protocol `input`, and brings what comes of it to those whom it concerns.
+    fn handle(&self, input: Input<'_>) {
+        let (shared, now) = (self.shared, self.shared.launch.now());
+        let lines = shared.ask(|hub| {
+            let Duplex { session, outbox, .. } = &mut *lock(&self.state);
+            session.chat(input, now, outbox, self.id, hub)
+        });
+        let done = Done { lines: lines.unwrap_or_default(), ..Done::default() };
+        shared.launch.account(done, self.counters);
+        shared.deliver();
     }
 
-    /// Chat: writes what the socket takes, without waiting: others may want the lock.
-    fn flush(&self, state: &mut State) {
+    /// One `recv`, which waits for at most `left`. `None`: nothing has come.
+    fn receive<'a>(
+        &self,
+        to: &'a mut Receiver,
+        left: Duration,
+    ) -> Result<Option<Input<'a>>, Errno> {
+        let mut flags = RecvFlags::empty();
+        if left.is_zero() {
+            flags = RecvFlags::DONTWAIT;
+        } else if left < to.armed {
+            // A shorter timeout does no harm: none is set while deadlines only move away.
+            let _ = self.socket.set_read_timeout(Some(left));
+            to.armed = left;
+        }
+        let received = rustix::net::recv(&self.socket, &mut to.buffer[..], flags);
+        self.counters.wakeups.add(1);
+        match received {
+            Ok(((bytes, _), _)) => {
+                self.counters.bytes_in.add(bytes.len() as u64);
+                Ok(Some(Input::Received(bytes)))
+            }
+            Err(error) => {
+                to.armed = Duration::MAX; // The time has passed, so the next is set anew.
+                self.failed(error, &self.counters.read_errors).map(|()| None)
+            }
+        }
+    }
+
+    /// Chat: sends what the socket takes, without waiting: other workers may want the lock.
+    fn flush(&self, state: &mut Duplex) {
         let mut before = usize::MAX;
-        while !state.outbox.is_empty() && state.outbox.len() < before && !state.gone {
+        while !state.outbox.is_empty() && state.outbox.len() < before && state.over().is_none() {
             before = state.outbox.len();
-            if self.write(&mut state.outbox, SendFlags::DONTWAIT).is_err() {
-                state.gone = true;
+            if self.send(&mut state.outbox, SendFlags::DONTWAIT).is_err() {
+                state.end("Connection reset");
                 let _ = self.socket.shutdown(Shutdown::Both);
             }
         }
     }
 
     /// One `send`, of as much of what is queued as it takes before its timeout.
-    fn write(&self, outbox: &mut Outbox, flags: SendFlags) -> Result<(), Errno> {
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let filled = slices.iter_mut().zip(outbox.slices());
+    fn send(&self, outbox: &mut Outbox, flags: SendFlags) -> Result<(), Errno> {
         let flags = flags | SendFlags::NOSIGNAL;
-        let sent = match filled.map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count() {
-            1 => rustix::net::send(&self.socket, &slices[0], flags),
-            count => sendmsg(&self.socket, &slices[..count], &mut Default::default(), flags),
+        let mut slices = [IoSlice::new(&[]); MOST_SLICES];
+        let sent = match launch::fill_slices(&mut slices, outbox.slices()) {
+            [slice] => rustix::net::send(&self.socket, slice, flags),
+            slices => sendmsg(&self.socket, slices, &mut Default::default(), flags),
         };
-        let len = sent.or_else(|error| self.failed(error, &self.counters.write_errors))?;
-        self.counters.bytes_out.add(len as u64);
-        outbox.advance(len);
-        Ok(())
+        match sent {
+            Ok(len) => {
+                self.counters.bytes_out.add(len as u64);
+                outbox.advance(len);
+                Ok(())
+            }
+            Err(error) => self.failed(error, &self.counters.write_errors),
+        }
     }
 
-    /// Tells a timeout (or a SIGSTOP: what has a timeout does not go on after it) from an error.
-    fn failed<T: Default>(&self, error: Errno, errors: &Counter) -> Result<T, Errno> {
-        let passed = matches!(error, Errno::AGAIN | Errno::INTR);
-        if passed { &self.counters.would_blocks } else { errors }.add(1);
-        if passed { Ok(T::default()) } else { Err(error) }
+    /// Tells a timeout from an error. A SIGSTOP interrupts what has a timeout: that is none either.
+    fn failed(&self, error: Errno, errors: &Counter) -> Result<(), Errno> {
+        if matches!(error, Errno::AGAIN | Errno::INTR) {
+            self.counters.would_blocks.add(1);
+            return Ok(());
+        }
+        errors.add(1);
+        Err(error)
     }
 
     fn close(&self) {
-        let reason = if lock(&self.state).gone { "Connection reset" } else { "Connection closed" };
+        let reason = lock(&self.state).over().unwrap_or("Connection closed");
         lock(&self.shared.room).conns.remove(self.id);
         self.shared.ask(|hub| hub.leave(self.id, reason));
         self.shared.deliver();
         self.shared.left.notify_all();
+    }
+}
+
+impl Receiver {
+    fn new() -> Receiver {
+        Receiver { buffer: Box::new_uninit_slice(READ_SIZE), armed: Duration::MAX }
     }
 }
 

@@ -1,37 +1,39 @@
 //! Coroutines: each connection has a stack of its own and yields where a thread would block.
 //!
-//! **Who waits where:** each coroutine in `wait_io`, for its socket, its deadline and news for its
-//! member; underneath, each of may's workers for all of its sockets, in an unseen `epoll_wait`.
-//! **What wakes it:** the socket (edge-triggered, registered once); for the rest, whoever has it
-//! calls the coroutine's waker: another coroutine, the main thread for deadlines, or the stop.
+//! **Who waits where:** each coroutine in [`Conn::wait`], for its socket, its deadline and other
+//! coroutines; underneath, each of may's workers for all of its sockets, in an unseen `epoll_wait`.
+//! **What wakes it:** the socket (edge-triggered, registered once); for the rest, what has it calls
+//! the coroutine's waker: another coroutine with mail, the main thread for deadlines, or the stop.
 //!
+//! [`Conn::run`] is the whole life of a connection, one call after another, as in `serve-threads`.
 //! Any function may wait: what an async task keeps in a state machine is the stack here. It is
 //! small, so there is no deep recursion and no buffer on it. The next coroutine sees the same
 //! thread-locals and may need the same std lock, so neither is kept across a wait.
 //!
+//! A thread in `recv` cannot be woken, so that in chat a member takes two of them. A coroutine that
+//! waits can be woken, and one is enough. It fetches the messages for its member from [`Room`].
+//!
+//! What to do next is `protocol`'s to say ([`Step`]). Here is how this model does it, and waits.
+//!
 //! Run: `cargo run --release -p serve-may -- --workers 2 --mode chat`
-//! Read next: `serve-smol`, the same functions without stacks, and `serve-threads`, where the
-//! kernel switches them, and a thread in `recv` cannot be woken, so that chat takes two.
-
-mod room;
+//! Read next: `examples/bare.rs`, this model without all that a server needs. Then `serve-threads`,
+//! where the kernel switches the stacks, and `serve-smol`, whose tasks have none.
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, IoSlice};
-use std::mem;
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use launch::{Counter, Counters, Failure, Launch, Place};
+use launch::{Counter, Counters, Failure, Launch, MOST_SLICES, Place, READ_SIZE};
 use may::coroutine;
-use may::io::{CoIo, WaitIo};
-use protocol::{ConnId, Deadlines, Due, Hub, Mode, Next, Outbox, Session, Slots, Time};
-use room::{Member, Room};
+use may::io::{CoIo, WaitIo, WaitIoWaker};
+use protocol::{ConnId, Deadlines, Done, Input, Mode, Outbox, Room, Session, Slots, Step, Time};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, SendFlags, recv, send, sendmsg};
 
 /// A coroutine's stack. Most of it is never touched, and so is only address space.
 const STACK: usize = 64 << 10;
@@ -39,11 +41,9 @@ const STACK: usize = 64 << 10;
 const SPARE_STACKS: usize = 64;
 /// Linux lets a process have 65,530 mappings. A stack takes two, and may panics if it gets none.
 const MOST_COROUTINES: usize = 65_530 / 5 * 2;
-/// Reads in one turn, before the others.
+/// Reads, or accepted connections, before other coroutines run.
 const MOST_READS: u32 = 16;
-/// The most slices in one vectored write.
-const SLICES: usize = 64;
-/// How long to leave the listener alone when there are no descriptors to be had.
+/// How long to leave a listener alone when the process has run out of descriptors.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
 thread_local! {
@@ -51,25 +51,35 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Why a connection ends, for those who shared a channel with it.
+/// Why a connection ends, for those who shared a channel with the member.
 type Reason = &'static str;
+/// What the members of the chat share.
+type ChatRoom = Room<Arc<Waker>>;
 
 fn main() -> ExitCode {
     launch::main(env!("CARGO_PKG_NAME"), "Echo or chat: a coroutine for each connection", serve)
 }
 
 fn serve(launch: &'static Launch) -> Result<(), Failure> {
-    let (chat, listener) = (launch.settings.mode == Mode::Chat, launch.listen()?);
     let config = may::config();
     config.set_workers(launch.workers).set_stack_size(STACK / size_of::<usize>());
     config.set_pool_capacity(SPARE_STACKS).set_worker_pin(false);
-    let listener = CoIo::new(listener).map_err(Failure::of("listener"))?;
-    let hub = Hub::new(Arc::clone(&launch.settings), 1);
-    let (members, deadlines, alarm_at) = (Slots::new(0), Deadlines::default(), Time::NEVER);
-    let room = Mutex::new(Room { hub, members, mail: Vec::new(), deadlines, alarm_at });
+
+    let mut listeners = Vec::new();
+    for listener in launch.listeners()? {
+        listeners.push(CoIo::new(listener).map_err(Failure::of("listener"))?);
+    }
+    let chat = launch.settings.mode == Mode::Chat;
+    let room = chat.then(|| Mutex::new(Room::new(&launch.settings)));
+    let conns =
+        Conns { wakers: Slots::new(0), deadlines: Deadlines::default(), alarm_at: Time::NEVER };
+    let (conns, alarm) = (Mutex::new(conns), Condvar::new());
     let shared: &'static Shared =
-        Box::leak(Box::new(Shared { launch, chat, listener, room, alarm: Condvar::new() }));
-    spawn(|| shared.accept());
+        Box::leak(Box::new(Shared { launch, listeners, room, conns, alarm }));
+
+    for listener in &shared.listeners {
+        spawn(move || shared.accept(listener));
+    }
     launch.on_stop(|| shared.stop())?;
     if launch.workers > 1 {
         launch.log.warn("may 0.3.51 has a race between workers: see README.md, or use one");
@@ -80,29 +90,72 @@ fn serve(launch: &'static Launch) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What all coroutines share.
+/// What all coroutines share. No lock is held across a system call or a wait.
 struct Shared {
     launch: &'static Launch,
-    chat: bool,
-    listener: CoIo<TcpListener>,
-    /// Its lock is never held across a system call or a wait. In echo it is taken when a connection
-    /// comes and goes, and when a deadline comes nearer.
-    room: Mutex<Room>,
+    listeners: Vec<CoIo<TcpListener>>,
+    /// In chat only.
+    room: Option<Mutex<ChatRoom>>,
+    /// Locked when a connection comes and when it goes, and when its deadline comes nearer.
+    conns: Mutex<Conns>,
     /// For the main thread: a coroutine must not wait on a std `Condvar`.
     alarm: Condvar,
 }
 
+/// All connections, and when each is to be woken.
+struct Conns {
+    wakers: Slots<Arc<Waker>>,
+    deadlines: Deadlines,
+    /// When the main thread looks at them next.
+    alarm_at: Time,
+}
+
+/// What wakes the coroutine of a connection.
+struct Waker {
+    waker: WaitIoWaker,
+    /// Chat: the inbox is no longer empty. Echo: the server stops.
+    notified: AtomicBool,
+}
+
+impl Waker {
+    fn notify(&self) {
+        self.notified.store(true, Ordering::Release);
+        self.waker.wakeup();
+    }
+}
+
+/// One connection, owned by its coroutine.
+struct Conn {
+    shared: &'static Shared,
+    counters: &'static Counters,
+    id: ConnId,
+    /// In chat only.
+    member: Option<ConnId>,
+    waker: Arc<Waker>,
+    session: Session,
+    outbox: Outbox,
+    /// When the last call returned that may have taken time.
+    now: Time,
+    /// When it will be woken. A line that moves the deadline later costs one comparison.
+    alarm_at: Time,
+    /// What epoll has said and no call that would block has taken back.
+    ready: EventFlags,
+    place: Place,
+    socket: CoIo<TcpStream>,
+}
+
 impl Shared {
-    fn accept(&'static self) {
-        let (counters, mut turns) = (self.launch.counters(0), 0_u32);
-        while !self.launch.stop.requested() {
-            let full = lock(&self.room).members.len() >= MOST_COROUTINES;
-            let nobody = || Err(Errno::NOMEM.into());
-            match if full { nobody() } else { self.listener.inner().accept() } {
+    fn accept(&'static self, listener: &CoIo<TcpListener>) {
+        let (launch, counters) = (self.launch, self.launch.counters(0));
+        let mut turns = 0_u32;
+        while !launch.stop.requested() {
+            let full = lock(&self.conns).wakers.len() >= MOST_COROUTINES;
+            let accepted = if full { Err(Errno::NOMEM.into()) } else { listener.inner().accept() };
+            match accepted {
                 Ok((socket, peer)) => self.admit(socket, peer.ip(), counters),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     counters.would_blocks.add(1);
-                    self.listener.wait_io();
+                    listener.wait_io();
                     counters.wakeups.add(1);
                 }
                 Err(error) if launch::is_shortage(&error) => {
@@ -113,264 +166,291 @@ impl Shared {
             }
             turns += 1;
             if turns.is_multiple_of(MOST_READS) {
-                yield_for(Duration::ZERO); // The others first.
+                yield_for(Duration::ZERO); // Lets other coroutines run.
             }
         }
     }
 
     fn admit(&'static self, socket: TcpStream, peer: IpAddr, counters: &Counters) {
-        let (launch, now) = (self.launch, self.launch.now());
-        let Some(_place) = launch.admit(&socket, peer, counters) else { return };
-        let Ok(socket) = CoIo::new(socket) else { return counters.accept_errors.add(1) };
-        let (rang, news) = (AtomicBool::new(false), AtomicBool::new(true));
-        let member = Member { waker: socket.waker(), rang, news, inbox: Mutex::default() };
-        let member = Arc::new(member);
-        let id = self.tell(None, |room| {
-            let id = room.members.insert(Arc::clone(&member)).0;
-            if self.chat {
-                room.hub.open(id, &peer.to_string(), now);
-            }
-            id
-        });
-        let (shared, counters) = (self, launch.counters(id.slot()));
-        let (session, outbox) = (Session::new(&launch.settings, now), Outbox::default());
-        let (alarm_at, ready) = (Time::NEVER, EventFlags::all());
-        #[rustfmt::skip]
-        let mut conn = Connection {
-            shared, counters, id, member, session, outbox, alarm_at, ready, _place, socket,
+        let launch = self.launch;
+        let Some(place) = launch.admit(&socket, peer, counters) else { return };
+        let host = place.peer().to_string();
+        let now = launch.now();
+        let Ok(socket) = CoIo::new(socket) else {
+            counters.accept_errors.add(1);
+            return;
         };
-        spawn(move || {
-            let reason = conn.run().err().unwrap_or("Connection closed");
-            conn.close(reason);
-        });
+        // Notified at first: the server may be stopping already.
+        let waker = Waker { waker: socket.waker(), notified: AtomicBool::new(true) };
+        let waker = Arc::new(waker);
+        let id = lock(&self.conns).wakers.insert(Arc::clone(&waker)).0;
+        let room = self.room.as_ref().map(lock);
+        let member = room.map(|mut room| room.open(&host, now, Arc::clone(&waker)));
+
+        let conn = Conn {
+            shared: self,
+            counters: launch.counters(id.slot()),
+            id,
+            member,
+            waker,
+            session: Session::new(&launch.settings, now).of(&host),
+            outbox: Outbox::default(),
+            now,
+            alarm_at: Time::NEVER,
+            ready: EventFlags::all(),
+            place,
+            socket,
+        };
+        spawn(move || conn.serve());
     }
 
-    /// The server was told to stop. Whoever is accepted from now on finds out by itself.
+    /// The server stops. A connection that is accepted from now on finds out by itself.
     fn stop(&self) {
-        let members: Vec<_> = self.tell(None, |room| {
-            room.hub.shut_down();
-            room.members.ids().filter_map(|id| room.members.get(id).cloned()).collect()
-        });
-        members.iter().for_each(|member| member.wake(&member.news));
-        let _ = rustix::net::shutdown(self.listener.inner(), rustix::net::Shutdown::Both);
-        self.listener.waker().wakeup();
+        for listener in &self.listeners {
+            self.launch.end_accept(listener.inner());
+            listener.waker().wakeup();
+        }
+        let members = self.room.as_ref().map(|room| lock(room).shut_down());
+        for waker in members.unwrap_or_default() {
+            waker.notify();
+        }
+        let conns = lock(&self.conns);
+        let all: Vec<_> =
+            conns.wakers.ids().filter_map(|id| conns.wakers.get(id).cloned()).collect();
+        drop(conns);
+        for waker in all {
+            waker.notify();
+        }
         self.alarm.notify_one();
     }
 
-    /// The main thread: wakes the connections whose deadline has come, until all is drained.
+    /// The main thread: wakes the connections whose deadline has come, until the server has been
+    /// told to stop and the last of them is gone.
     fn mind_deadlines(&self) {
-        let mut end = Time::NEVER;
+        let mut due: Vec<Arc<Waker>> = Vec::new();
         loop {
-            let (now, mut due) = (self.launch.now(), Vec::new());
-            let mut room = lock(&self.room);
-            if self.launch.stop.requested() {
-                end = end.min(now + self.launch.drain_timeout);
-                if room.members.is_empty() || now >= end {
-                    return;
-                }
+            let now = self.launch.now();
+            let mut conns = lock(&self.conns);
+            if self.launch.stop.requested() && conns.wakers.is_empty() {
+                return;
             }
-            while let Some(id) = room.deadlines.expired(now) {
-                due.extend(room.members.get(id).cloned());
+            while let Some(id) = conns.deadlines.expired(now) {
+                due.extend(conns.wakers.get(id).cloned());
             }
             if due.is_empty() {
-                room.alarm_at = room.deadlines.next().min(end);
-                let left = room.alarm_at.after(now);
-                drop(self.alarm.wait_timeout(room, left));
-            } else {
-                drop(room);
-                due.iter().for_each(|member| member.wake(&member.rang));
+                conns.alarm_at = conns.deadlines.next();
+                let left = conns.alarm_at.after(now);
+                drop(self.alarm.wait_timeout(conns, left));
+                continue;
+            }
+            drop(conns);
+            for waker in due.drain(..) {
+                waker.waker.wakeup();
             }
         }
     }
 }
 
-/// One connection, owned by its coroutine.
-struct Connection {
-    shared: &'static Shared,
-    counters: &'static Counters,
-    id: ConnId,
-    member: Arc<Member>,
-    session: Session,
-    outbox: Outbox,
-    /// When it will be woken. That a line moves the deadline later is a comparison.
-    alarm_at: Time,
-    /// What epoll has said and no read or write that would block has taken back.
-    ready: EventFlags,
-    _place: Place,
-    socket: CoIo<TcpStream>,
-}
+impl Conn {
+    fn serve(mut self) {
+        let reason = self.run().unwrap_or("Connection reset");
+        self.close(reason);
+    }
 
-impl Connection {
     /// The whole life of a connection: does what there is to do, and waits when there is nothing.
-    fn run(&mut self) -> Result<(), Reason> {
+    fn run(&mut self) -> Result<Reason, Errno> {
         let mut reads = 0;
         loop {
-            if self.member.rang.swap(false, Ordering::Acquire) {
-                self.alarm_at = Time::NEVER;
-                self.expire()?;
+            let writable = self.ready.contains(EventFlags::OUT);
+            // Mail waits until what was taken before it is sent, or the socket takes no more: while
+            // a read has let others run, as much again may have come.
+            let sends = writable && !self.outbox.is_empty();
+            if !sends && self.waker.notified.swap(false, Ordering::Acquire) {
+                self.collect();
             }
-            if self.member.news.swap(false, Ordering::Acquire) {
-                if self.shared.launch.stop.requested() && !self.shared.chat {
-                    let unread = launch::has_unread(self.socket.inner());
-                    self.session.stop(unread, &self.outbox);
-                    self.handle(&[])?;
+            let step = self.session.step(self.now, &self.outbox, !writable);
+            match step {
+                Step::Send if writable => self.send()?,
+                Step::Receive(_) | Step::ReceiveNow if self.ready.contains(EventFlags::IN) => {
+                    self.receive()?;
+                    reads += 1;
+                    if reads == MOST_READS {
+                        yield_for(Duration::ZERO);
+                        reads = 0;
+                    } else if self.member.is_some() {
+                        coroutine::yield_now(); // Lets the members run that have got mail from it.
+                    }
                 }
-                self.deliver()?;
-            }
-            let read = match self.session.next(&self.outbox) {
-                Next::Serve { read } => read,
-                Next::Shut => {
-                    // Fails if the peer has gone.
-                    let _ = self.socket.inner().shutdown(Shutdown::Write);
-                    true
+                Step::Send | Step::Receive(_) | Step::ReceiveNow | Step::Pause(_) => {
+                    self.wait();
+                    reads = 0;
                 }
-                Next::Close => return Ok(()),
-            };
-            if !self.outbox.is_empty() && self.ready.contains(EventFlags::OUT) {
-                self.write()?;
-            } else if !(read && self.ready.contains(EventFlags::IN)) {
-                self.wait();
-                reads = 0;
-            } else if reads < MOST_READS {
-                self.read()?;
-                if self.shared.chat {
-                    coroutine::yield_now(); // First whoever has got news from it.
+                Step::Close(reason) => {
+                    self.act(step);
+                    return Ok(reason);
                 }
-                reads += 1;
-            } else {
-                yield_for(Duration::ZERO);
-                reads = 0;
+                step => self.act(step),
             }
         }
     }
 
-    /// Gives the worker to others until the socket is ready, the deadline comes, or there is news.
+    /// Gives the worker to other coroutines until the socket is ready, the deadline comes, or this
+    /// coroutine is notified.
     fn wait(&mut self) {
         let deadline = self.session.deadline(&self.outbox);
-        if deadline < self.alarm_at {
+        // Set when the deadline comes earlier, and again when it has fired. A deadline that moves
+        // later does not set it: then it fires once too early, and is set again.
+        if deadline < self.alarm_at || self.alarm_at <= self.now {
             self.alarm_at = deadline;
-            let mut room = lock(&self.shared.room);
-            room.deadlines.set(self.id, deadline);
-            if deadline < room.alarm_at {
-                room.alarm_at = deadline;
-                drop(room);
+            let mut conns = lock(&self.shared.conns);
+            conns.deadlines.set(self.id, deadline);
+            if deadline < conns.alarm_at {
+                conns.alarm_at = deadline;
+                drop(conns);
                 self.shared.alarm.notify_one();
             }
         }
         // What has happened since the last wait ends this at once.
         self.ready |= EventFlags::from_bits_retain(self.socket.wait_io() as u32);
         self.counters.wakeups.add(1);
+        self.now = self.shared.launch.now();
     }
 
-    /// One `recv`, into the buffer of whichever worker runs this now. may registers sockets without
+    /// The steps that do not wait.
+    fn act(&mut self, step: Step) {
+        self.shared.launch.account(step.done(), self.counters);
+        match step {
+            Step::Resume => {
+                self.handle(Input::Resume);
+                yield_for(Duration::ZERO); // It may be much. Lets other coroutines run.
+            }
+            Step::Ping => self.visit(|room, id, _, _| room.ping(id)),
+            Step::Cut(reason) => self.visit(|room, id, _, _| room.cut(id, reason)),
+            // Fails if the peer has gone.
+            Step::Shut => drop(self.socket.inner().shutdown(Shutdown::Write)),
+            _ => {}
+        }
+    }
+
+    /// Chat: there is mail. Echo: the server stops, or nothing has happened yet.
+    fn collect(&mut self) {
+        if self.member.is_some() {
+            self.visit(|_, _, _, _| ());
+        } else if self.shared.launch.stop.requested() {
+            self.session.stop(launch::has_unread(self.socket.inner()), &self.outbox);
+        }
+    }
+
+    /// Gives `input` to the protocol, which queues what comes back.
+    fn handle(&mut self, input: Input<'_>) {
+        let now = self.now;
+        let mut lines = 0;
+        if self.member.is_some() {
+            self.visit(|room, id, session, outbox| {
+                lines = room.chat(id, session, input, now, outbox);
+            });
+        } else {
+            lines = self.session.echo(input, now, &mut self.outbox);
+        }
+        self.shared.launch.account(Done { lines, ..Done::default() }, self.counters);
+    }
+
+    /// Chat: calls the room under its lock, takes what has come for this member, and wakes the
+    /// coroutines of those for whom something has come. Not inlined: to wake one, may looks up the
+    /// worker that runs this.
+    #[inline(never)]
+    fn visit(&mut self, call: impl FnOnce(&mut ChatRoom, ConnId, &mut Session, &Outbox)) {
+        let (Some(id), Some(room)) = (self.member, &self.shared.room) else { return };
+        let mut room = lock(room);
+        call(&mut room, id, &mut self.session, &self.outbox);
+        let exchange = room.exchange(id, &mut self.session, &mut self.outbox, self.now);
+        drop(room);
+        self.counters.slow_cut.add(exchange.slow_cut.into());
+        for waker in exchange.to_wake {
+            waker.notify();
+        }
+    }
+
+    /// One `recv`, into the buffer of the worker that runs this now. may registers sockets without
     /// EPOLLPRI, so a short read may have stopped at an urgent byte: only EAGAIN says that all is
     /// read. Not inlined, lest the compiler looks the worker up once for several reads.
     #[inline(never)]
-    fn read(&mut self) -> Result<(), Reason> {
+    fn receive(&mut self) -> Result<(), Errno> {
         BUFFER.with_borrow_mut(|buffer| {
-            buffer.resize(self.shared.launch.read_size(), 0);
+            buffer.resize(READ_SIZE, 0);
             match recv(self.socket.inner(), &mut buffer[..], RecvFlags::empty()) {
                 Ok((len, _)) => {
                     self.counters.bytes_in.add(len as u64);
-                    if len == 0 {
-                        self.session.end();
-                    }
-                    self.handle(&buffer[..len])
+                    self.now = self.shared.launch.now();
+                    self.handle(Input::Received(&buffer[..len]));
+                    Ok(())
                 }
                 Err(error) => self.failed(error, EventFlags::IN, &self.counters.read_errors),
             }
         })
     }
 
-    /// Gives `input` to the protocol, and writes what comes back.
-    fn handle(&mut self, input: &[u8]) -> Result<(), Reason> {
-        let (shared, id, now) = (self.shared, self.id, self.shared.launch.now());
-        let lines = match shared.chat {
-            false => self.session.echo(input, now, &mut self.outbox),
-            true => shared.tell(Some(id), |room| {
-                self.session.chat(input, now, |line| room.hub.line(id, line, now))
-            }),
+    /// One `send`, of as much of what is queued as it takes. Not inlined: an idle coroutine has no
+    /// room for slices on its stack.
+    #[inline(never)]
+    fn send(&mut self) -> Result<(), Errno> {
+        let mut slices = [IoSlice::new(&[]); MOST_SLICES];
+        let (socket, flags) = (self.socket.inner(), SendFlags::NOSIGNAL);
+        let sent = match launch::fill_slices(&mut slices, self.outbox.slices()) {
+            [slice] => send(socket, slice, flags),
+            slices => sendmsg(socket, slices, &mut Default::default(), flags),
         };
-        self.counters.lines.add(lines);
-        shared.launch.burn(lines);
-        if shared.chat { self.deliver() } else { self.write() }
-    }
-
-    fn write(&mut self) -> Result<(), Reason> {
-        while !self.outbox.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = slices.iter_mut().zip(self.outbox.slices());
-            let count = filled.map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count();
-            match rustix::io::writev(self.socket.inner(), &slices[..count]) {
-                Ok(len) => {
-                    self.counters.bytes_out.add(len as u64);
-                    self.outbox.advance(len);
-                }
-                Err(error) => {
-                    return self.failed(error, EventFlags::OUT, &self.counters.write_errors);
-                }
+        match sent {
+            Ok(len) => {
+                self.counters.bytes_out.add(len as u64);
+                self.outbox.advance(len);
+                Ok(())
             }
+            Err(error) => self.failed(error, EventFlags::OUT, &self.counters.write_errors),
         }
-        Ok(())
     }
 
     /// Tells that the socket is no longer ready for `what` from an error.
-    fn failed(&mut self, error: Errno, what: EventFlags, errors: &Counter) -> Result<(), Reason> {
+    fn failed(&mut self, error: Errno, what: EventFlags, errors: &Counter) -> Result<(), Errno> {
+        if error == Errno::INTR {
+            return Ok(()); // A signal came first.
+        }
         self.ready.remove(what);
-        let passed = error == Errno::AGAIN;
-        if passed { &self.counters.would_blocks } else { errors }.add(1);
-        if passed { Ok(()) } else { Err("Connection reset") }
+        if error == Errno::AGAIN {
+            self.counters.would_blocks.add(1);
+            return Ok(());
+        }
+        errors.add(1);
+        Err(error)
     }
 
-    /// Queues all that is in the inbox, and writes it at once.
-    fn deliver(&mut self) -> Result<(), Reason> {
-        let (shared, now) = (self.shared, self.shared.launch.now());
-        let inbox = mem::take(&mut *lock(&self.member.inbox));
-        if inbox.is_pressed(&shared.launch.settings.limits) {
-            shared.tell(None, |room| room.hub.relieve(self.id));
-        }
-        let mut full = false;
-        for parcel in inbox {
-            full |= self.session.post(parcel, now, &mut self.outbox).is_err();
-        }
-        if full {
-            self.counters.slow_cut.add(1);
-            shared.tell(None, |room| room.hub.cut(self.id, protocol::SENDQ_EXCEEDED));
-        }
-        self.write()
-    }
-
-    fn expire(&mut self) -> Result<(), Reason> {
-        let (shared, own) = (self.shared, Some(self.id));
-        let due = self.session.expire(shared.launch.now(), &self.outbox);
-        match self.counters.expired(due) {
-            Due::Later => return Ok(()),
-            Due::Resume => return self.handle(&[]),
-            Due::Ping => shared.tell(own, |room| room.hub.ping(self.id)),
-            Due::Cut(reason) => shared.tell(own, |room| room.hub.cut(self.id, reason)),
-            Due::Close => return Err("Timed out"),
-        }
-        self.deliver()
-    }
-
-    /// Leaves the chat before the socket is closed: whoever sees it closed finds the name free.
+    /// Leaves the chat before the socket is closed: a client that sees it close finds the name and
+    /// the place free, and can connect again at once.
     fn close(self, reason: Reason) {
-        self.shared.tell(None, |room| {
-            room.members.remove(self.id);
-            room.deadlines.clear(self.id);
-            room.hub.leave(self.id, reason);
-        });
+        if let (Some(id), Some(room)) = (self.member, &self.shared.room) {
+            let wake = lock(room).leave(id, reason);
+            for waker in wake {
+                waker.notify();
+            }
+        }
+        let mut conns = lock(&self.shared.conns);
+        conns.wakers.remove(self.id);
+        conns.deadlines.clear(self.id);
+        drop(conns);
         if self.shared.launch.stop.requested() {
             self.shared.alarm.notify_one();
         }
-        drop(self._place); // Before the socket: whoever sees the end finds the place free.
-        // By itself it would be closed before it leaves epoll: somebody else's by then.
+        drop(self.session); // It logs its end, and once the place is free the server may end.
+        drop(self.place);
+        // By itself it would be closed before it leaves epoll, when its number may belong to
+        // another socket already.
         drop(self.socket.into_inner());
     }
 }
 
-/// Lets the others go first. may's `yield_now` alone would come back before its worker has asked
-/// epoll for news; may's sleepers are woken by a thread that is none, and sent to one from there.
+/// Lets other coroutines run. may's `yield_now` alone would come back before its worker has asked
+/// epoll. A sleeper is woken by a thread that is no worker: `yield_now` then sends it to
+/// one.
 fn yield_for(pause: Duration) {
     coroutine::sleep(pause);
     coroutine::yield_now();
@@ -378,8 +458,8 @@ fn yield_for(pause: Duration) {
 
 fn spawn(run: impl FnOnce() + Send + 'static) {
     // SAFETY: nothing thread-local is kept across a wait: there is only `BUFFER`, borrowed in
-    // `read`, which waits for nothing. No function recurses or has a large buffer on the stack, and
-    // below it is a guard page.
+    // `receive`, which waits for nothing. No function recurses or has a large buffer on the stack,
+    // and below it is a guard page.
     drop(unsafe { coroutine::spawn(run) });
 }
 

@@ -1,28 +1,39 @@
-//! An event loop on portable readiness: mio tells once what has become ready, and we remember it.
+//! An event loop on portable readiness: mio says once that a socket is ready; we remember.
 //!
 //! **Who waits where:** each worker, in `mio::Poll` (`epoll_wait`), for all of its sockets at once.
-//! **What wakes it:** a socket that has become ready, the next deadline, or its `mio::Waker`, which
-//! is used when the server stops and when another worker has mail for one of its members.
+//! **What wakes it:** a socket that is ready, the next deadline, or its `mio::Waker`, which is used
+//! when the server stops and when another worker has mail for one of its members.
 //!
-//! mio is edge-triggered: it names a socket when something has changed, and not again. So each is
-//! registered once, for everything, and two bits remember what it is ready for until a call would
-//! block. Who has spent its budget before that, or may be read again, is in a list: no sleep then.
+//! mio is edge-triggered on every system: it names a socket when something has changed, and not
+//! again. So each is registered once, for everything, and two bits remember what it is ready for
+//! until a call would block; on some systems only that says that all has been read. What has spent
+//! its budget before is in a list, and while that is not empty the loop does not sleep.
+//!
+//! In chat each connection is a member. The hub (`protocol::Hub`) hears the lines of all members
+//! and decides what each of them is told: that is the member's mail. All workers share one hub.
+//!
+//! What is common to all event loops (the connections, what is queued, which deadline is next, what
+//! the hub has sent) is in `protocol::Connections`, which never waits; the order of its calls is
+//! drawn at the top of `protocol/src/connections/mod.rs`. This file is the waiting. A turn is one
+//! pass of its loop.
 //!
 //! Run: `cargo run --release -p serve-mio -- --mode chat`
-//! Read next: `serve-polling`, the other portable loop, told once and no more until it asks again.
+//! Read next: `examples/bare.rs`, this model without all that a server needs. Then
+//! `serve-polling`, the other portable loop: it names a socket once, and not before it is asked.
 
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{self, Shutdown, SocketAddr};
+use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
+use std::net::{IpAddr, Shutdown};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
-use launch::{Counters, Failure, Launch, Place};
+use launch::{Counters, Failure, IoSlices, Launch, Place, READ_SIZE};
+use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token, Waker, event::Event};
-use protocol::{ConnId, Deadlines, Due, Hub, Mail, Mode, Next, Outbox, Session, Slots, Time};
+use mio::{Events, Interest, Poll, Token, Waker};
+use protocol::{ConnId, Connections, Hub, Mode, Next, Outbox, Time};
 
 /// Tokens that are no [`ConnId`]: their top byte is not zero.
 const LISTENER: Token = Token(usize::MAX);
@@ -31,14 +42,12 @@ const _: () = assert!(usize::BITS == 64, "a ConnId fits a token");
 
 /// Events fetched in one turn.
 const EVENTS: usize = 256;
-/// Connections accepted in one turn, so that a storm of them does not starve those inside.
+/// Reads of one connection in one turn: one for what has come, and one that would block.
+const READS: usize = 2;
+/// Connections accepted in one turn, so that many new ones do not starve those that are open.
 const ACCEPTS: usize = 64;
-/// The most slices in one vectored write.
-const SLICES: usize = 64;
-/// How long to leave the listener alone when there are no descriptors to be had.
+/// How long to leave the listeners alone when there are no descriptors left.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
-/// What a worker is made of.
-type Own = (Poll, net::TcpListener);
 
 fn main() -> ExitCode {
     let about = "Echo or chat on mio, edge-triggered: one event loop for each worker";
@@ -46,353 +55,310 @@ fn main() -> ExitCode {
 }
 
 fn serve(launch: &'static Launch) -> Result<(), Failure> {
-    let hub = Hub::new(Arc::clone(&launch.settings), launch.workers);
-    let polls: Result<Vec<_>, _> = (0..launch.workers).map(|_| Poll::new()).collect();
-    let polls = polls.map_err(Failure::of("mio"))?;
-    let wakes = polls.iter().map(|poll| Waker::new(poll.registry(), WAKE));
-    let shared: &'static Shared = Box::leak(Box::new(Shared {
-        launch,
-        wakes: wakes.collect::<Result<_, _>>().map_err(Failure::of("mio"))?,
-        hub: (launch.settings.mode == Mode::Chat).then(|| Mutex::new(hub)),
-    }));
-
-    let mut threads = Vec::new();
-    for (index, own) in polls.into_iter().zip(launch.listen_each()?).enumerate() {
-        let worker = Worker::new(index, shared, own).map_err(Failure::of("mio"))?;
-        let run = || worker.run().unwrap_or_else(|failure| launch.abort(&failure));
-        threads.push(thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?);
+    let (mut polls, mut wakers) = (Vec::new(), Vec::new());
+    for _ in 0..launch.workers {
+        let poll = Poll::new().map_err(Failure::of("mio"))?;
+        wakers.push(Waker::new(poll.registry(), WAKE).map_err(Failure::of("mio"))?);
+        polls.push(poll);
     }
-    launch.on_stop(|| shared.wakes.iter().for_each(wake))?;
-    launch.announce();
-    threads.into_iter().for_each(|thread| drop(thread.join()));
-    Ok(())
+    let hub = || Mutex::new(Hub::new(Arc::clone(&launch.settings), launch.workers));
+    let hub = (launch.settings.mode == Mode::Chat).then(hub);
+    let shared: &'static Shared = Box::leak(Box::new(Shared { launch, wakers, hub }));
+
+    let mut workers = Vec::new();
+    for (index, own) in launch.listeners_each()?.into_iter().zip(polls).enumerate() {
+        workers.push(Worker::new(index, shared, own).map_err(Failure::of("mio"))?);
+    }
+    launch.on_stop(|| shared.wakers.iter().for_each(wake))?;
+    launch.run_each(workers, Worker::run)
 }
 
 /// What all workers share.
 struct Shared {
     launch: &'static Launch,
-    /// Each worker's waker.
-    wakes: Vec<Waker>,
+    /// One for each worker: to use it ends the worker's wait.
+    wakers: Vec<Waker>,
     /// In chat only. Its lock is never held across a system call.
     hub: Option<Mutex<Hub>>,
 }
 
+impl Shared {
+    fn lock_hub(&self) -> Option<MutexGuard<'_, Hub>> {
+        // A panic ends the process, so no lock is found poisoned.
+        self.hub.as_ref().map(|hub| hub.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// One event loop, with all that belongs to it alone.
 struct Worker {
-    index: usize,
     shared: &'static Shared,
     counters: &'static Counters,
     poll: Poll,
-    /// None once the server stops.
-    listener: Option<TcpListener>,
+    /// Empty once the server stops.
+    listeners: Vec<TcpListener>,
     /// When to accept again, for what has been announced and was not accepted.
     accept_at: Time,
-    conns: Slots<Conn>,
-    /// Who has more to read, which is not announced again.
-    listed: BTreeSet<ConnId>,
-    deadlines: Deadlines,
-    /// When to stop for good, once the server stops.
-    drain_until: Time,
+    conns: Connections<Io>,
+    /// What may be readable, and is not announced again: read before the next events are looked at.
+    readable: BTreeSet<ConnId>,
     /// The instant of this turn.
     now: Time,
     buffer: Vec<u8>,
-    mail: Vec<Mail>,
-    /// Whose outbox was empty before the mail came. The others are written to when mio says.
-    dirty: Vec<ConnId>,
 }
 
-struct Conn {
-    /// Before the socket: whoever sees the connection end finds the place free.
+/// What this model keeps for a connection.
+struct Io {
+    /// Holds one of `--max-connections`. It is freed before `socket` is closed, so that a client
+    /// that sees the connection close can connect again at once.
     _place: Place,
     socket: TcpStream,
-    session: Session,
-    outbox: Outbox,
-    /// What the socket is ready for, until it would block, and whether it may be read at all.
+    /// What mio has reported and no system call has disproved.
     readable: bool,
     writable: bool,
     reading: bool,
 }
 
 impl Worker {
-    fn new(index: usize, shared: &'static Shared, (poll, listener): Own) -> io::Result<Worker> {
-        listener.set_nonblocking(true)?;
-        let mut listener = TcpListener::from_std(listener);
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    fn new(
+        index: usize,
+        shared: &'static Shared,
+        (listeners, poll): (Vec<std::net::TcpListener>, Poll),
+    ) -> io::Result<Worker> {
+        let launch = shared.launch;
+        let mut registered = Vec::new();
+        for listener in listeners {
+            listener.set_nonblocking(true)?;
+            let mut listener = TcpListener::from_std(listener);
+            poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+            registered.push(listener);
+        }
         Ok(Worker {
-            index,
             shared,
-            counters: shared.launch.counters(index),
+            counters: launch.counters(index),
             poll,
-            listener: Some(listener),
+            listeners: registered,
             accept_at: Time::NEVER,
-            conns: Slots::new(index),
-            listed: BTreeSet::new(),
-            deadlines: Deadlines::default(),
-            drain_until: Time::NEVER,
-            now: shared.launch.now(),
-            buffer: vec![0; shared.launch.read_size()],
-            mail: Vec::new(),
-            dirty: Vec::new(),
+            conns: Connections::new(&launch.settings, index),
+            readable: BTreeSet::new(),
+            now: launch.now(),
+            buffer: vec![0; READ_SIZE],
         })
     }
 
     fn run(mut self) -> Result<(), Failure> {
         let mut events = Events::with_capacity(EVENTS);
-        loop {
-            let next = self.deadlines.next().min(self.accept_at).min(self.drain_until);
-            let next = if self.listed.is_empty() { next } else { self.now };
-            let timeout = (next < Time::NEVER).then(|| next.after(self.now));
-            match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                result => result.map_err(Failure::of("mio"))?,
+        while !self.conns.finished() {
+            self.wait(&mut events)?;
+            for id in mem::take(&mut self.readable) {
+                self.ready(id, None);
             }
-            self.counters.wakeups.add(1);
-            self.now = self.shared.launch.now();
-            std::mem::take(&mut self.listed).into_iter().for_each(|id| self.read(id));
             for event in &events {
                 match event.token() {
-                    LISTENER if self.accept_at < Time::NEVER => {} // `expire` goes on with it.
+                    LISTENER if self.accept_at < Time::NEVER => {} // `turn` goes on with it.
                     LISTENER => self.accept(),
                     WAKE => self.woken(),
-                    Token(bits) => self.ready(ConnId::from_bits(bits as u64), event),
+                    Token(bits) => self.ready(ConnId::from_bits(bits as u64), Some(event)),
                 }
             }
-            self.expire();
-            self.deliver();
-            let drained = self.listener.is_none() && self.conns.is_empty();
-            if drained || self.drain_until <= self.now {
-                return Ok(());
+            self.turn();
+            // Touched: the turn has queued something for it, or its deadline has passed. To close
+            // one can leave mail for others in the hub. Then `next_deadline` is in the past: the
+            // next wait ends at once, and the next turn fetches that mail.
+            while let Some(id) = self.conns.next_touched() {
+                self.write(id);
+                self.settle(id);
             }
         }
+        Ok(())
+    }
+
+    /// Waits until there is something to do. A signal that interrupts it does no harm: then there
+    /// are no events.
+    fn wait(&mut self, events: &mut Events) -> Result<(), Failure> {
+        let next = self.conns.next_deadline().min(self.accept_at);
+        let next = if self.readable.is_empty() { next } else { self.now };
+        match self.poll.poll(events, next.timeout(self.now)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => result.map_err(Failure::of("mio"))?,
+        }
+        self.counters.wakeups.add(1);
+        self.now = self.shared.launch.now();
+        Ok(())
     }
 
     fn accept(&mut self) {
+        for at in 0..self.listeners.len() {
+            self.accept_from(at);
+        }
+    }
+
+    fn accept_from(&mut self, at: usize) {
         for _ in 0..ACCEPTS {
-            let Some(listener) = &self.listener else { return };
-            match listener.accept() {
-                Ok((socket, peer)) => self.admit(socket, peer),
+            match self.listeners[at].accept() {
+                Ok((socket, peer)) => self.admit(socket, peer.ip()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return self.counters.would_blocks.add(1);
+                    self.counters.would_blocks.add(1);
+                    return;
                 }
                 Err(error) if launch::is_shortage(&error) => {
                     self.counters.shortages.add(1);
-                    return self.accept_at = self.now + SHORTAGE_PAUSE;
+                    self.accept_at = self.now + SHORTAGE_PAUSE;
+                    return;
                 }
-                _ => self.counters.accept_errors.add(1),
+                Err(_) => self.counters.accept_errors.add(1),
             }
         }
         self.accept_at = self.now; // There may be more, which will not be announced again.
     }
 
-    fn admit(&mut self, socket: TcpStream, peer: SocketAddr) {
-        let (launch, peer) = (self.shared.launch, peer.ip());
-        let Some(place) = launch.admit(&socket, peer, self.counters) else { return };
-        let session = Session::new(&launch.settings, self.now);
-        let (outbox, readable, writable, reading) = (Outbox::default(), false, true, true);
-        let conn = Conn { socket, session, outbox, readable, writable, reading, _place: place };
-        let (id, conn) = self.conns.insert(conn);
+    fn admit(&mut self, socket: TcpStream, peer: IpAddr) {
+        let Some(place) = self.shared.launch.admit(&socket, peer, self.counters) else { return };
+        let host = place.peer().to_string();
+        let io = Io { _place: place, socket, readable: false, writable: true, reading: true };
+        let id = self.conns.open(io, &host, self.now, self.shared.lock_hub().as_deref_mut());
+        let Some(conn) = self.conns.get_mut(id) else { return };
         let (token, all) = (Token(id.bits() as usize), Interest::READABLE | Interest::WRITABLE);
-        if self.poll.registry().register(&mut conn.socket, token, all).is_err() {
-            return drop(self.conns.remove(id));
+        if self.poll.registry().register(&mut conn.io.socket, token, all).is_err() {
+            self.close(id, "Out of memory");
         }
-        if let Some(hub) = &self.shared.hub {
-            lock(hub).open(id, &peer.to_string(), self.now);
+    }
+
+    /// The waker was used: there is mail, which the end of the turn brings, or the server stops.
+    fn woken(&mut self) {
+        if self.shared.launch.stop.requested() {
+            self.listeners.clear();
+            // `has_unread` is a system call, and none is made under the hub's lock: `stop` calls it
+            // in echo only, where there is no hub.
+            let mut hub = self.shared.lock_hub();
+            self.conns.stop(hub.as_deref_mut(), |io| launch::has_unread(&io.socket));
         }
+    }
+
+    /// A socket is ready. The event may be stale: if its connection was closed earlier in this
+    /// turn, the id finds none, even if its slot has another tenant already.
+    fn ready(&mut self, id: ConnId, event: Option<&Event>) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.io.readable |= event.is_none_or(Event::is_readable);
+        conn.io.writable |= event.is_some_and(Event::is_writable);
+        // mio reports this even if it was not asked for: the peer is gone for good.
+        let gone = event.is_some_and(Event::is_error);
+        if conn.io.reading {
+            // As mio demands, until it would block, or until the budget of a turn is spent.
+            for _ in 0..READS {
+                if self.conns.get(id).is_some_and(|conn| conn.io.readable) {
+                    self.read(id);
+                }
+            }
+        } else if gone {
+            self.close(id, "Connection reset");
+        }
+        self.write(id);
         self.settle(id);
     }
 
-    /// A socket is ready. If its connection is closed now, or its slot another's, nobody is found.
-    fn ready(&mut self, id: ConnId, event: &Event) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.readable |= event.is_readable();
-        conn.writable |= event.is_writable();
-        // Told whether asked for or not: the peer is gone for good.
-        if !conn.reading && event.is_error() {
-            return self.close(id, "Connection reset");
-        }
-        if !conn.outbox.is_empty() {
-            self.write(id);
-        }
-        self.read(id);
-    }
-
-    /// Reads until the socket would block, as mio demands, or until the budget is spent.
     fn read(&mut self, id: ConnId) {
-        let mut left = self.buffer.len();
-        let able = |conn: &&mut Conn| conn.readable && conn.reading;
-        while left > 0 {
-            let Some(conn) = self.conns.get_mut(id).filter(able) else { return };
-            match conn.socket.read(&mut self.buffer[..left]) {
-                Ok(len) => {
-                    self.counters.bytes_in.add(len as u64);
-                    if len == 0 {
-                        conn.session.end();
-                    }
-                    self.handle(id, len);
-                    left = left.saturating_sub(len.max(4096)); // Reading little is not free.
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.counters.would_blocks.add(1);
-                    conn.readable = false;
-                }
-                Err(_) => {
-                    self.counters.read_errors.add(1);
-                    return self.close(id, "Connection reset");
-                }
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        match conn.io.socket.read(&mut self.buffer) {
+            Ok(len) => {
+                self.counters.bytes_in.add(len as u64);
+                let mut hub = self.shared.lock_hub();
+                let bytes = &self.buffer[..len];
+                let done = self.conns.received(id, bytes, self.now, hub.as_deref_mut());
+                drop(hub);
+                // Counts the lines, and burns the processor for `--work`: so without the lock.
+                self.shared.launch.account(done, self.counters);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.counters.would_blocks.add(1);
+                conn.io.readable = false;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {} // A signal came first.
+            Err(_) => {
+                self.counters.read_errors.add(1);
+                self.close(id, "Connection reset");
             }
         }
-        self.listed.insert(id);
-    }
-
-    /// Gives the first `len` bytes of the buffer to the protocol, and writes what comes back.
-    fn handle(&mut self, id: ConnId, len: usize) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let (input, now) = (&self.buffer[..len], self.now);
-        let lines = match &self.shared.hub {
-            None => conn.session.echo(input, now, &mut conn.outbox),
-            Some(hub) => {
-                let mut hub = lock(hub);
-                conn.session.chat(input, now, |line| hub.line(id, line, now))
-            }
-        };
-        self.counters.lines.add(lines);
-        self.shared.launch.burn(lines);
-        self.write(id);
     }
 
     fn write(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        while conn.writable && !conn.outbox.is_empty() {
-            match send(&conn.socket, &conn.outbox) {
+        while conn.io.writable && !conn.outbox.is_empty() {
+            match send(&conn.io.socket, &conn.outbox) {
                 Ok(len) => {
                     self.counters.bytes_out.add(len as u64);
                     conn.outbox.advance(len);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.counters.would_blocks.add(1);
-                    conn.writable = false;
+                    conn.io.writable = false;
                 }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {} // A signal came first.
                 Err(_) => {
                     self.counters.write_errors.add(1);
-                    return self.close(id, "Connection reset");
+                    self.close(id, "Connection reset");
+                    return;
                 }
             }
         }
-        self.settle(id);
     }
 
-    /// Lists the connection if it may be read again and has something to read for all we know.
+    /// Adds the connection to the set if it is to be read and may have more.
     fn settle(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let read = match conn.session.next(&conn.outbox) {
+        let Some((next, conn)) = self.conns.settle(id, self.now) else { return };
+        conn.io.reading = match next {
             Next::Serve { read } => read,
             Next::Shut => {
-                let _ = conn.socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
+                let _ = conn.io.socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
                 true
             }
-            Next::Close => return self.close(id, "Connection closed"),
-        };
-        if !std::mem::replace(&mut conn.reading, read) && read && conn.readable {
-            self.listed.insert(id);
-        }
-        self.deadlines.set(id, conn.session.deadline(&conn.outbox));
-    }
-
-    /// Brings the hub's mail to this worker's members, each of whom is written to once however
-    /// many lines there are, and wakes the other workers that have got some. Twice at most: while
-    /// those speak, there is more each time, and everybody else here would wait for the end of it.
-    fn deliver(&mut self) {
-        let Some(hub) = &self.shared.hub else { return };
-        for _ in 0..2 {
-            let mut locked = lock(hub);
-            locked.take(self.index, &mut self.mail);
-            let others = locked.wakes(self.index);
-            drop(locked);
-            others.for_each(|worker| wake(&self.shared.wakes[worker]));
-            if self.mail.is_empty() {
+            Next::Close(reason) => {
+                self.close(id, reason);
                 return;
             }
-            for Mail { to, parcel } in self.mail.drain(..) {
-                let Some(conn) = self.conns.get_mut(to) else { continue };
-                self.dirty.extend(conn.outbox.is_empty().then_some(to));
-                if conn.session.post(parcel, self.now, &mut conn.outbox).is_err() {
-                    self.counters.slow_cut.add(1);
-                    lock(hub).cut(to, protocol::SENDQ_EXCEEDED);
-                }
-                self.deadlines.set(to, conn.session.deadline(&conn.outbox));
-            }
-            while let Some(id) = self.dirty.pop() {
-                self.write(id);
-            }
+        };
+
+        if conn.io.reading && conn.io.readable {
+            self.readable.insert(id);
         }
-        wake(&self.shared.wakes[self.index]); // There may be more.
     }
 
-    fn expire(&mut self) {
-        while let Some(id) = self.deadlines.expired(self.now) {
-            let Some(conn) = self.conns.get_mut(id) else { continue };
-            let due = self.counters.expired(conn.session.expire(self.now, &conn.outbox));
-            match (due, &self.shared.hub) {
-                (Due::Later, _) => self.settle(id),
-                (Due::Resume, _) => self.handle(id, 0),
-                // What the hub says to it comes as mail, and settles it then.
-                (Due::Ping, Some(hub)) => lock(hub).ping(id),
-                (Due::Cut(reason), Some(hub)) => lock(hub).cut(id, reason),
-                _ => self.close(id, "Timed out"),
-            }
+    /// What may concern any connection: deadlines that have passed, mail from the hub, and whether
+    /// there are descriptors again.
+    fn turn(&mut self) {
+        let mut hub = self.shared.lock_hub();
+        let done = self.conns.turn(self.now, hub.as_deref_mut());
+        drop(hub);
+        self.shared.launch.account(done, self.counters);
+        while let Some(worker) = self.conns.next_wake() {
+            wake(&self.shared.wakers[worker]);
         }
+        self.conns.deliver(self.now);
+
         if self.accept_at <= self.now {
             self.accept_at = Time::NEVER;
             self.accept();
         }
     }
 
-    /// Somebody used this worker's waker: there is mail, or the server stops.
-    fn woken(&mut self) {
-        if !self.shared.launch.stop.requested() || self.listener.take().is_none() {
-            return;
-        }
-        self.drain_until = self.now + self.shared.launch.drain_timeout;
-        if let Some(hub) = &self.shared.hub {
-            // Its last words come as mail, and then each member has time to end its stream.
-            return lock(hub).shut_down();
-        }
-        for id in self.conns.ids().collect::<Vec<_>>() {
-            let Some(conn) = self.conns.get_mut(id) else { continue };
-            conn.session.stop(launch::has_unread(&conn.socket), &conn.outbox);
-            self.handle(id, 0);
-        }
-    }
-
     fn close(&mut self, id: ConnId, reason: &str) {
+        let closed = self.conns.close(id, reason, self.shared.lock_hub().as_deref_mut());
         // Closing the only descriptor of a socket ends its registration.
-        let Some(_closed) = self.conns.remove(id) else { return };
-        self.deadlines.clear(id);
-        if let Some(hub) = &self.shared.hub {
-            lock(hub).leave(id, reason);
-        }
+        drop(closed);
         if self.accept_at < Time::NEVER {
             self.accept_at = self.now; // A descriptor is free again.
         }
     }
 }
 
-/// One system call for as much as it takes of what is queued.
+/// One system call, which writes as much of the queue as the socket takes.
 fn send(mut socket: &TcpStream, outbox: &Outbox) -> io::Result<usize> {
-    let mut slices = [IoSlice::new(&[]); SLICES];
-    let filled = slices.iter_mut().zip(outbox.slices());
-    match filled.map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count() {
-        1 => socket.write(&slices[0]),
-        count => socket.write_vectored(&slices[..count]),
+    match &*IoSlices::new(outbox.slices()) {
+        [slice] => socket.write(slice),
+        slices => socket.write_vectored(slices),
     }
 }
 
-/// It can only fail when there is no waker left to wake.
+/// Fails only when the counter is full, and then the reader is awake anyway.
 fn wake(waker: &Waker) {
     let _ = waker.wake();
-}
-
-/// A panic ends the process, so no lock is found poisoned.
-fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
-    hub.lock().unwrap_or_else(PoisonError::into_inner)
 }

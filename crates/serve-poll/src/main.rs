@@ -5,35 +5,43 @@
 //! when the server stops and when another worker has mail for one of its members.
 //!
 //! The kernel remembers nothing between two calls: it goes through the whole list and asks every
-//! socket. So what we cannot use is switched off for nothing, and every wake-up costs as much as
-//! there are connections. Our list is dense: one that closes gives its place to the last. Safe Rust
-//! lends descriptors to one call only, so the kernel's is written anew from it, 8 bytes for each.
+//! socket. So what we cannot use is switched off without a call, and every wake-up costs as much as
+//! there are connections. Our list is dense: a connection that closes gives its place to the last.
+//! Safe Rust lends descriptors to one call only, so the list for the kernel is written each time
+//! from ours, 8 bytes for each.
+//!
+//! In chat each connection is a member. The hub (`protocol::Hub`) hears the lines of all members
+//! and decides what each of them is told: that is the member's mail. All workers share one hub.
+//!
+//! What is common to all event loops (the connections, what is queued, which deadline is next, what
+//! the hub has sent) is in `protocol::Connections`, which never waits; the order of its calls is
+//! drawn at the top of `protocol/src/connections/mod.rs`. This file is the waiting. A turn is one
+//! pass of its loop.
 //!
 //! Run: `cargo run --release -p serve-poll -- --mode chat`
-//! Read next: `serve-select`, with sets of bits, and `serve-epoll-level`, where the list stays.
+//! Read next: `examples/bare.rs`, this model without all that a server needs. Then `serve-select`,
+//! with sets of bits, and `serve-epoll-level`, where the list stays in the kernel.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
+use std::{iter, thread};
 
-use launch::{Counters, Failure, Launch, Place};
-use protocol::{ConnId, Deadlines, Due, Hub, Mail, Mode, Next, Outbox, Session, Slots, Time};
+use launch::{Counters, Failure, IoSlices, Launch, Place, READ_SIZE};
+use protocol::{ConnId, Connections, Hub, Mode, Next, Outbox, Time};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
+use rustix::io::Errno;
 
 /// Tokens that are no [`ConnId`]: their top byte is not zero.
 const LISTENER: u64 = u64::MAX;
 const WAKE: u64 = u64::MAX - 1;
 
-/// Connections accepted in one turn, so that a storm of them does not starve those inside.
+/// Connections accepted in one turn, so that many new ones do not starve those that are open.
 const ACCEPTS: usize = 64;
-/// The most slices in one vectored write.
-const SLICES: usize = 64;
-/// How long to leave the listener alone when there are no descriptors to be had.
+/// How long to leave the listeners alone when there are no descriptors left.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -42,113 +50,97 @@ fn main() -> ExitCode {
 }
 
 fn serve(launch: &'static Launch) -> Result<(), Failure> {
-    let hub = Hub::new(Arc::clone(&launch.settings), launch.workers);
-    let new_wake = |_| eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC);
-    let wakes: Result<Vec<_>, _> = (0..launch.workers).map(new_wake).collect();
-    let shared: &'static Shared = Box::leak(Box::new(Shared {
-        launch,
-        wakes: wakes.map_err(Failure::of("eventfd"))?,
-        hub: (launch.settings.mode == Mode::Chat).then(|| Mutex::new(hub)),
-    }));
-
-    let mut threads = Vec::new();
-    for (index, listener) in launch.listen_each()?.into_iter().enumerate() {
-        let worker = Worker::new(index, shared, listener).map_err(Failure::of("listener"))?;
-        let run = || worker.run().unwrap_or_else(|failure| launch.abort(&failure));
-        threads.push(thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?);
+    let mut wakers = Vec::new();
+    for _ in 0..launch.workers {
+        let waker = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC);
+        wakers.push(waker.map_err(Failure::of("eventfd"))?);
     }
-    launch.on_stop(|| shared.wakes.iter().for_each(wake))?;
-    launch.announce();
-    threads.into_iter().for_each(|thread| drop(thread.join()));
-    Ok(())
+    let hub = || Mutex::new(Hub::new(Arc::clone(&launch.settings), launch.workers));
+    let hub = (launch.settings.mode == Mode::Chat).then(hub);
+    let shared: &'static Shared = Box::leak(Box::new(Shared { launch, wakers, hub }));
+
+    let mut workers = Vec::new();
+    for (index, listeners) in launch.listeners_each()?.into_iter().enumerate() {
+        workers.push(Worker::new(index, shared, listeners).map_err(Failure::of("listener"))?);
+    }
+    launch.on_stop(|| shared.wakers.iter().for_each(wake))?;
+    launch.run_each(workers, Worker::run)
 }
 
 /// What all workers share.
 struct Shared {
     launch: &'static Launch,
-    /// Each worker's eventfd.
-    wakes: Vec<OwnedFd>,
+    /// One eventfd for each worker: to write to it ends the worker's wait.
+    wakers: Vec<OwnedFd>,
     /// In chat only. Its lock is never held across a system call.
     hub: Option<Mutex<Hub>>,
 }
 
+impl Shared {
+    fn lock_hub(&self) -> Option<MutexGuard<'_, Hub>> {
+        // A panic ends the process, so no lock is found poisoned.
+        self.hub.as_ref().map(|hub| hub.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// One event loop, with all that belongs to it alone.
 struct Worker {
-    index: usize,
     shared: &'static Shared,
     counters: &'static Counters,
-    /// None once the server stops.
-    listener: Option<TcpListener>,
+    waker: &'static OwnedFd,
+    /// Empty once the server stops.
+    listeners: Vec<TcpListener>,
     /// When to accept again after a shortage.
     accept_at: Time,
-    conns: Slots<Conn>,
+    conns: Connections<At>,
     /// The sockets of `conns`, without gaps: what each turn goes through.
     watched: Vec<Watched>,
-    deadlines: Deadlines,
-    /// When to stop for good, once the server stops.
-    drain_until: Time,
     /// The instant of this turn.
     now: Time,
     buffer: Vec<u8>,
-    mail: Vec<Mail>,
-    /// Whose outbox was empty before the mail came. The others are written to when POLLOUT says.
-    dirty: Vec<ConnId>,
 }
 
-struct Conn {
-    at: usize, // Where its socket is in `watched`.
-    session: Session,
-    outbox: Outbox,
-}
+/// Where the socket of a connection is in [`Worker::watched`].
+struct At(usize);
 
+/// What this model keeps for a connection.
 struct Watched {
-    /// Before the socket: whoever sees the connection end finds the place free.
+    /// Holds one of `--max-connections`. It is freed before `socket` is closed, so that a client
+    /// that sees the connection close can connect again at once.
     _place: Place,
     socket: TcpStream,
     id: ConnId,
-    interest: PollFlags, // What poll is to watch for.
+    /// What poll is to watch for.
+    interest: PollFlags,
 }
 
 impl Worker {
-    fn new(index: usize, shared: &'static Shared, listener: TcpListener) -> io::Result<Worker> {
-        listener.set_nonblocking(true)?;
+    fn new(
+        index: usize,
+        shared: &'static Shared,
+        listeners: Vec<TcpListener>,
+    ) -> io::Result<Worker> {
+        let launch = shared.launch;
+        for listener in &listeners {
+            listener.set_nonblocking(true)?;
+        }
         Ok(Worker {
-            index,
             shared,
-            counters: shared.launch.counters(index),
-            listener: Some(listener),
+            counters: launch.counters(index),
+            waker: &shared.wakers[index],
+            listeners,
             accept_at: Time::NEVER,
-            conns: Slots::new(index),
+            conns: Connections::new(&launch.settings, index),
             watched: Vec::new(),
-            deadlines: Deadlines::default(),
-            drain_until: Time::NEVER,
-            now: shared.launch.now(),
-            buffer: vec![0; shared.launch.read_size()],
-            mail: Vec::new(),
-            dirty: Vec::new(),
+            now: launch.now(),
+            buffer: vec![0; READ_SIZE],
         })
     }
 
     fn run(mut self) -> Result<(), Failure> {
         let mut events = Vec::new();
-        loop {
-            let next = self.deadlines.next().min(self.accept_at).min(self.drain_until);
-            let timeout = Timespec::try_from(next.after(self.now)).ok();
-            let timeout = timeout.filter(|_| next < Time::NEVER);
-            let listener = self.listener.iter().filter(|_| self.accept_at == Time::NEVER);
-            let mut fds = Vec::with_capacity(self.watched.len() + 2);
-            fds.extend(self.watched.iter().map(|it| PollFd::new(&it.socket, it.interest)));
-            fds.push(PollFd::new(&self.shared.wakes[self.index], PollFlags::IN));
-            fds.extend(listener.map(|listener| PollFd::new(listener, PollFlags::IN)));
-            let count = match poll(&mut fds, timeout.as_ref()) {
-                Err(rustix::io::Errno::INTR) => continue,
-                result => result.map_err(Failure::of("poll"))?,
-            };
-            let tokens = self.watched.iter().map(|it| it.id.bits()).chain([WAKE, LISTENER]);
-            let told = tokens.zip(fds.iter().map(PollFd::revents));
-            events.extend(told.filter(|(_, flags)| !flags.is_empty()).take(count));
-            self.counters.wakeups.add(1);
-            self.now = self.shared.launch.now();
+        while !self.conns.finished() {
+            self.wait(&mut events)?;
             for (token, flags) in events.drain(..) {
                 match token {
                     LISTENER => self.accept(),
@@ -156,73 +148,128 @@ impl Worker {
                     token => self.ready(ConnId::from_bits(token), flags),
                 }
             }
-            self.expire();
-            self.deliver();
-            let drained = self.listener.is_none() && self.conns.is_empty();
-            if drained || self.drain_until <= self.now {
-                return Ok(());
+            self.turn();
+            // Touched: the turn has queued something for it, or its deadline has passed. To close
+            // one can leave mail for others in the hub. Then `next_deadline` is in the past: the
+            // next wait ends at once, and the next turn fetches that mail.
+            while let Some(id) = self.conns.next_touched() {
+                self.write(id);
+                self.settle(id);
             }
         }
+        Ok(())
+    }
+
+    /// Waits until there is something to do. A signal that interrupts it does no harm: then there
+    /// are no events.
+    fn wait(&mut self, events: &mut Vec<(u64, PollFlags)>) -> Result<(), Failure> {
+        let next = self.conns.next_deadline().min(self.accept_at);
+        let timeout = next.timeout(self.now).and_then(|left| Timespec::try_from(left).ok());
+
+        let mut fds = Vec::with_capacity(self.watched.len() + 2);
+        fds.extend(self.watched.iter().map(|it| PollFd::new(&it.socket, it.interest)));
+        fds.push(PollFd::new(self.waker, PollFlags::IN));
+        // After a shortage the listeners stay ready: were they watched, the loop would spin.
+        if self.accept_at == Time::NEVER {
+            fds.extend(self.listeners.iter().map(|it| PollFd::new(it, PollFlags::IN)));
+        }
+        let count = match poll(&mut fds, timeout.as_ref()) {
+            Ok(count) => count,
+            Err(Errno::INTR) => 0,
+            Err(Errno::NOMEM) => {
+                // It has to copy the list. Nothing tells when there is memory again.
+                self.counters.shortages.add(1);
+                thread::sleep(SHORTAGE_PAUSE);
+                0
+            }
+            Err(error) => return Err(Failure::of("poll")(error)),
+        };
+
+        let ids = self.watched.iter().map(|watched| watched.id.bits());
+        let tokens = ids.chain([WAKE]).chain(iter::repeat(LISTENER));
+        let ready = tokens.zip(fds.iter().map(PollFd::revents));
+        events.extend(ready.filter(|(_, flags)| !flags.is_empty()).take(count));
+        self.counters.wakeups.add(1);
+        self.now = self.shared.launch.now();
+        Ok(())
     }
 
     fn accept(&mut self) {
+        for at in 0..self.listeners.len() {
+            self.accept_from(at);
+        }
+    }
+
+    fn accept_from(&mut self, at: usize) {
         for _ in 0..ACCEPTS {
-            let Some(listener) = &self.listener else { return };
-            match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok((socket, Some(peer))) => self.admit(TcpStream::from(socket), peer),
-                Err(rustix::io::Errno::AGAIN) => return self.counters.would_blocks.add(1),
-                Err(error) if launch::is_shortage(&error.into()) => {
-                    // The listener stays ready: were it watched on, the loop would spin.
-                    self.counters.shortages.add(1);
-                    return self.accept_at = self.now + SHORTAGE_PAUSE;
+            match launch::accept_nonblocking(&self.listeners[at]) {
+                Ok((socket, peer)) => self.admit(socket, peer.ip()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.counters.would_blocks.add(1);
+                    return;
                 }
-                _ => self.counters.accept_errors.add(1),
+                Err(error) if launch::is_shortage(&error) => {
+                    self.counters.shortages.add(1);
+                    self.accept_at = self.now + SHORTAGE_PAUSE;
+                    return;
+                }
+                Err(_) => self.counters.accept_errors.add(1),
             }
         }
     }
 
-    fn admit(&mut self, socket: TcpStream, peer: SocketAddrAny) {
-        let launch = self.shared.launch;
-        let Ok(peer) = SocketAddr::try_from(peer).map(|peer| peer.ip()) else { return };
-        let Some(place) = launch.admit(&socket, peer, self.counters) else { return };
-        let session = Session::new(&launch.settings, self.now);
-        let (at, outbox) = (self.watched.len(), Outbox::default());
-        let (id, _) = self.conns.insert(Conn { at, session, outbox });
+    fn admit(&mut self, socket: TcpStream, peer: IpAddr) {
+        let Some(place) = self.shared.launch.admit(&socket, peer, self.counters) else { return };
+        let host = place.peer().to_string();
+        let at = At(self.watched.len());
+        let id = self.conns.open(at, &host, self.now, self.shared.lock_hub().as_deref_mut());
         self.watched.push(Watched { _place: place, socket, id, interest: PollFlags::IN });
-        if let Some(hub) = &self.shared.hub {
-            lock(hub).open(id, &peer.to_string(), self.now);
-        }
-        self.settle(id);
     }
 
-    /// A socket is ready. If its connection is closed now, or its slot another's, nobody is found.
+    /// The waker was used: there is mail, which the end of the turn brings, or the server stops.
+    fn woken(&mut self) {
+        let _ = rustix::io::read(self.waker, &mut [0; 8]);
+        if self.shared.launch.stop.requested() {
+            self.listeners.clear();
+            let (hub, watched) = (&mut self.shared.lock_hub(), &self.watched);
+            let unread = |at: &At| launch::has_unread(&watched[at.0].socket);
+            self.conns.stop(hub.as_deref_mut(), unread);
+        }
+    }
+
+    /// A socket is ready. The event may be stale: if its connection was closed earlier in this
+    /// turn, the id finds none, even if its slot has another tenant already.
     fn ready(&mut self, id: ConnId, flags: PollFlags) {
         let Some(conn) = self.conns.get(id) else { return };
-        // Told whether asked for or not: the peer is gone for good.
+        // poll reports these two even if they were not asked for: the peer is gone for good.
         let gone = flags.intersects(PollFlags::HUP | PollFlags::ERR);
-        match self.watched[conn.at].interest.contains(PollFlags::IN) {
-            true if gone || flags.contains(PollFlags::IN) => self.read(id),
-            false if gone => return self.close(id, "Connection reset"),
-            _ => {}
+        if self.watched[conn.io.0].interest.contains(PollFlags::IN) {
+            if gone || flags.contains(PollFlags::IN) {
+                self.read(id);
+            }
+        } else if gone {
+            self.close(id, "Connection reset");
         }
-        if flags.contains(PollFlags::OUT) {
-            self.write(id);
-        }
+        self.write(id);
+        self.settle(id);
     }
 
     fn read(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        match (&self.watched[conn.at].socket).read(&mut self.buffer) {
+        match (&self.watched[conn.io.0].socket).read(&mut self.buffer) {
             Ok(len) => {
                 self.counters.bytes_in.add(len as u64);
-                if len == 0 {
-                    conn.session.end();
-                }
-                self.handle(id, len);
+                let mut hub = self.shared.lock_hub();
+                let bytes = &self.buffer[..len];
+                let done = self.conns.received(id, bytes, self.now, hub.as_deref_mut());
+                drop(hub);
+                // Counts the lines, and burns the processor for `--work`: so without the lock.
+                self.shared.launch.account(done, self.counters);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.counters.would_blocks.add(1);
             }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {} // A signal came first.
             Err(_) => {
                 self.counters.read_errors.add(1);
                 self.close(id, "Connection reset");
@@ -230,136 +277,71 @@ impl Worker {
         }
     }
 
-    /// Gives the first `len` bytes of the buffer to the protocol, and writes what comes back.
-    fn handle(&mut self, id: ConnId, len: usize) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let (input, now) = (&self.buffer[..len], self.now);
-        let lines = match &self.shared.hub {
-            None => conn.session.echo(input, now, &mut conn.outbox),
-            Some(hub) => {
-                let mut hub = lock(hub);
-                conn.session.chat(input, now, |line| hub.line(id, line, now))
-            }
-        };
-        self.counters.lines.add(lines);
-        self.shared.launch.burn(lines);
-        self.write(id);
-    }
-
     fn write(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         while !conn.outbox.is_empty() {
-            match send(&self.watched[conn.at].socket, &conn.outbox) {
+            match send(&self.watched[conn.io.0].socket, &conn.outbox) {
                 Ok(len) => {
                     self.counters.bytes_out.add(len as u64);
                     conn.outbox.advance(len);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.counters.would_blocks.add(1);
-                    break;
+                    return;
                 }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {} // A signal came first.
                 Err(_) => {
                     self.counters.write_errors.add(1);
-                    return self.close(id, "Connection reset");
+                    self.close(id, "Connection reset");
+                    return;
                 }
             }
         }
-        self.settle(id);
     }
 
     /// Makes poll watch for what the connection can use now.
     fn settle(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let Watched { socket, interest, .. } = &mut self.watched[conn.at];
-        let read = match conn.session.next(&conn.outbox) {
+        let Some((next, conn)) = self.conns.settle(id, self.now) else { return };
+        let Watched { socket, interest, .. } = &mut self.watched[conn.io.0];
+        let read = match next {
             Next::Serve { read } => read,
             Next::Shut => {
                 let _ = socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
                 true
             }
-            Next::Close => return self.close(id, "Connection closed"),
-        };
-        interest.set(PollFlags::IN, read);
-        interest.set(PollFlags::OUT, !conn.outbox.is_empty());
-        self.deadlines.set(id, conn.session.deadline(&conn.outbox));
-    }
-
-    /// Brings the hub's mail to this worker's members, each of whom is written to once however
-    /// many lines there are, and wakes the other workers that have got some. Twice at most: while
-    /// those speak, there is more each time, and everybody else here would wait for the end of it.
-    fn deliver(&mut self) {
-        let Some(hub) = &self.shared.hub else { return };
-        for _ in 0..2 {
-            let mut locked = lock(hub);
-            locked.take(self.index, &mut self.mail);
-            let others = locked.wakes(self.index);
-            drop(locked);
-            others.for_each(|worker| wake(&self.shared.wakes[worker]));
-            if self.mail.is_empty() {
+            Next::Close(reason) => {
+                self.close(id, reason);
                 return;
             }
-            for Mail { to, parcel } in self.mail.drain(..) {
-                let Some(conn) = self.conns.get_mut(to) else { continue };
-                self.dirty.extend(conn.outbox.is_empty().then_some(to));
-                if conn.session.post(parcel, self.now, &mut conn.outbox).is_err() {
-                    self.counters.slow_cut.add(1);
-                    lock(hub).cut(to, protocol::SENDQ_EXCEEDED);
-                }
-                self.deadlines.set(to, conn.session.deadline(&conn.outbox));
-            }
-            while let Some(id) = self.dirty.pop() {
-                self.write(id);
-            }
-        }
-        wake(&self.shared.wakes[self.index]); // There may be more.
+        };
+
+        interest.set(PollFlags::IN, read);
+        interest.set(PollFlags::OUT, !conn.outbox.is_empty());
     }
 
-    fn expire(&mut self) {
-        while let Some(id) = self.deadlines.expired(self.now) {
-            let Some(conn) = self.conns.get_mut(id) else { continue };
-            let due = self.counters.expired(conn.session.expire(self.now, &conn.outbox));
-            match (due, &self.shared.hub) {
-                (Due::Later, _) => self.settle(id),
-                (Due::Resume, _) => self.handle(id, 0),
-                // What the hub says to it comes as mail, and settles it then.
-                (Due::Ping, Some(hub)) => lock(hub).ping(id),
-                (Due::Cut(reason), Some(hub)) => lock(hub).cut(id, reason),
-                _ => self.close(id, "Timed out"),
-            }
+    /// What may concern any connection: deadlines that have passed, mail from the hub, and whether
+    /// there are descriptors again.
+    fn turn(&mut self) {
+        let mut hub = self.shared.lock_hub();
+        let done = self.conns.turn(self.now, hub.as_deref_mut());
+        drop(hub);
+        self.shared.launch.account(done, self.counters);
+        while let Some(worker) = self.conns.next_wake() {
+            wake(&self.shared.wakers[worker]);
         }
+        self.conns.deliver(self.now);
+
         if self.accept_at <= self.now {
             self.accept_at = Time::NEVER;
         }
     }
 
-    /// Somebody wrote to this worker's eventfd: there is mail, which the end of the turn brings,
-    /// or the server stops.
-    fn woken(&mut self) {
-        let _ = rustix::io::read(&self.shared.wakes[self.index], &mut [0; 8]);
-        if !self.shared.launch.stop.requested() || self.listener.take().is_none() {
-            return;
-        }
-        self.drain_until = self.now + self.shared.launch.drain_timeout;
-        if let Some(hub) = &self.shared.hub {
-            // Its last words come as mail, and then each member has time to end its stream.
-            return lock(hub).shut_down();
-        }
-        for id in self.conns.ids().collect::<Vec<_>>() {
-            let Some(conn) = self.conns.get_mut(id) else { continue };
-            conn.session.stop(launch::has_unread(&self.watched[conn.at].socket), &conn.outbox);
-            self.handle(id, 0);
-        }
-    }
-
     fn close(&mut self, id: ConnId, reason: &str) {
-        let Some(conn) = self.conns.remove(id) else { return };
-        let _closed = self.watched.swap_remove(conn.at);
-        if let Some(moved) = self.watched.get(conn.at).and_then(|it| self.conns.get_mut(it.id)) {
-            moved.at = conn.at;
-        }
-        self.deadlines.clear(id);
-        if let Some(hub) = &self.shared.hub {
-            lock(hub).leave(id, reason);
+        let closed = self.conns.close(id, reason, self.shared.lock_hub().as_deref_mut());
+        let Some(At(at)) = closed.map(|conn| conn.io) else { return };
+        drop(self.watched.swap_remove(at));
+        if let Some(moved) = self.watched.get(at).and_then(|it| self.conns.get_mut(it.id)) {
+            moved.io = At(at);
         }
         if self.accept_at < Time::NEVER {
             self.accept_at = self.now; // A descriptor is free again.
@@ -367,22 +349,15 @@ impl Worker {
     }
 }
 
-/// One system call for as much as it takes of what is queued.
+/// One system call, which writes as much of the queue as the socket takes.
 fn send(mut socket: &TcpStream, outbox: &Outbox) -> io::Result<usize> {
-    let mut slices = [IoSlice::new(&[]); SLICES];
-    let filled = slices.iter_mut().zip(outbox.slices());
-    match filled.map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count() {
-        1 => socket.write(&slices[0]),
-        count => socket.write_vectored(&slices[..count]),
+    match &*IoSlices::new(outbox.slices()) {
+        [slice] => socket.write(slice),
+        slices => socket.write_vectored(slices),
     }
 }
 
-/// It can only fail when the counter is full, and then the reader is awake anyway.
-fn wake(eventfd: &OwnedFd) {
-    let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
-}
-
-/// A panic ends the process, so no lock is found poisoned.
-fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
-    hub.lock().unwrap_or_else(PoisonError::into_inner)
+/// Fails only when the counter is full, and then the reader is awake anyway.
+fn wake(waker: &OwnedFd) {
+    let _ = rustix::io::write(waker, &1_u64.to_ne_bytes());
 }

@@ -1,20 +1,23 @@
 //! Multiprocess synchronous: a pool of processes, each of which serves one client to its end.
 //!
-//! **Who waits where:** each process in `accept`, all on one socket, then in its client's `recv`
-//! and `send`; in chat a second thread in `recv` on the process's link to the hub, which is a
-//! process of its own and waits in `recv` for all of them. Their parent waits for signals.
+//! **Who waits where:** each process in `accept`, all on one socket (in `poll`, when there are
+//! several addresses to listen on), then in its client's `recv` and `send`. In chat it has a second
+//! thread in `recv` on the process's link to the hub. The hub is a process of its own and waits in
+//! `recv` for all of them. Their parent waits for signals.
 //! **What wakes it:** what it waits for, or a timeout. To stop, the sockets are shut down.
 //!
 //! Processes share what was laid out before they were forked: [`Seat`]s and counters, all atomics.
-//! A process that dies takes its own client along and nobody else: the kernel tells the parent,
-//! which forks another and so must never have a second thread. In chat each line is copied to the
-//! hub, and what comes of it to the process of each receiver: that is the price of the walls.
-//! The hub may wait for a process to take its mail; so that never waits, for its client or the hub.
+//! A process that dies takes its own client along and no other: the kernel tells the parent, which
+//! forks another, and so must never have a second thread. In chat each line is copied to the hub,
+//! and what comes of it to the process of each receiver: that is the price of the walls. The hub
+//! may wait for a process to take its mail. So the thread that takes it never waits, neither for
+//! its client nor for the hub.
 //!
-//! The parent is here, the processes of the pool are in `worker.rs`, the hub in `hub.rs`.
+//! The parent is here, the processes of the pool are in `worker.rs`, the hub is in `hub.rs`.
 //!
 //! Run: `cargo run --release -p serve-prefork -- --mode chat`
-//! Read next: `serve-iterative`, which is one of these, and `serve-threads`, without the walls.
+//! Read next: `examples/bare.rs`, this model without all that a server needs. Then
+//! `serve-iterative`, which is one of these, and `serve-threads`, without the walls.
 
 mod frame;
 mod hub;
@@ -24,7 +27,6 @@ mod worker;
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::process::{ExitCode, exit};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
@@ -41,7 +43,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use crate::frame::Packets;
 use crate::worker::Worker;
 
-/// How long to wait in `send`, or for descriptors to be had, before looking again; in chat also
+/// How long to wait in `send`, or for a free descriptor, before looking again; in chat also
 /// before a socket that was full is tried again.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a process may leave its mail from the hub untaken before it is given up.
@@ -59,12 +61,19 @@ fn main() -> ExitCode {
 struct Extra {
     /// The most processes, and so the most connections at once
     #[arg(long, value_name = "N", default_value = "2048")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(value_parser = launch::numbers::<u16>(1, 8192))]
     processes: u16,
 }
 
 fn serve(launch: &'static Launch<Extra>) -> Result<(), Failure> {
-    let listener = launch.listen()?;
+    let listeners = launch.listeners()?;
+    if listeners.len() > 1 {
+        // What `poll` has announced another process may accept first: then there is nothing to
+        // wait for.
+        for listener in &listeners {
+            listener.set_nonblocking(true).map_err(Failure::of("listener"))?;
+        }
+    }
     let size = usize::from(launch.extra.processes);
     launch.warn_beyond(size, "each takes a process: raise --processes");
     launch.share_counters(sys::shared(size + 1).map_err(Failure::of("shared memory"))?);
@@ -79,7 +88,7 @@ fn serve(launch: &'static Launch<Extra>) -> Result<(), Failure> {
         (0..if chat { size } else { 0 }).map(|_| pair(Some(STUCK))).collect();
     let pool: &'static Pool = Box::leak(Box::new(Pool {
         launch,
-        listener,
+        listeners,
         parent: getpid(),
         seats: sys::shared(size + 1).map_err(Failure::of("shared memory"))?,
         inbox: pair(None).map_err(Failure::of("socketpair"))?,
@@ -88,15 +97,16 @@ fn serve(launch: &'static Launch<Extra>) -> Result<(), Failure> {
     pool.supervise()
 }
 
-/// What all processes share: laid out before the first of them is forked.
+/// What all processes share. It is laid out before the first of them is forked.
 struct Pool {
     launch: &'static Launch<Extra>,
-    listener: TcpListener,
-    /// Who forks and waits for signals.
+    /// One for each address.
+    listeners: Vec<TcpListener>,
+    /// The process that forks and waits for signals.
     parent: Pid,
     /// One for each process of the pool, and one more, for the hub.
     seats: &'static [Seat],
-    /// Chat: what everybody tells the hub.
+    /// Chat: what all other processes tell the hub.
     inbox: Link,
     /// Chat: what the hub tells each process.
     links: Vec<Link>,
@@ -111,12 +121,12 @@ struct Link {
 /// One process, and its client: in memory that all processes share.
 #[derive(Default)]
 struct Seat {
-    /// 0: nobody.
+    /// 0: there is none.
     pid: AtomicI32,
     /// The client's [`ConnId`], while it is there.
     id: AtomicU64,
     taken: AtomicBool,
-    /// The address of the client.
+    /// The address of the client, or as much of it as the limit per address looks at.
     ip: [AtomicU64; 2],
     /// How many clients it has had: the generation of the next one's id.
     clients: AtomicU64,
@@ -127,6 +137,7 @@ struct Seat {
 impl Pool {
     /// The life of the parent: wait for signals, and keep the seats filled.
     fn supervise(&'static self) -> Result<(), Failure> {
+        sys::heed_children();
         launch::block_child_signals();
         let mut announced = false;
         loop {
@@ -207,16 +218,14 @@ impl Pool {
         if index == self.size() {
             self.hub();
         }
-        let counters = self.launch.counters(index);
-        let worker = Worker { pool: self, index, counters, client: Mutex::default() };
-        let worker: &'static Worker = Box::leak(Box::new(worker));
+        let worker: &'static Worker = Box::leak(Box::new(Worker::new(self, index)));
         let mut others: Vec<fn(&Worker)> = vec![Worker::heed];
         if !self.links.is_empty() {
             others.push(Worker::postman);
         }
         for life in others {
             if thread::Builder::new().stack_size(64 << 10).spawn(move || life(worker)).is_err() {
-                counters.shortages.add(1);
+                self.launch.counters(index).shortages.add(1);
                 thread::sleep(TICK);
                 exit(1); // Its parent tries again.
             }
@@ -237,7 +246,9 @@ impl Pool {
             };
             let _ = self.hub_seat().door.compare_exchange(pid, 0, SeqCst, SeqCst);
             seat.pid.store(0, SeqCst);
-            seat.taken.store(false, SeqCst);
+            if seat.taken.swap(false, SeqCst) {
+                self.launch.counters(0).ended.add(1);
+            }
             let id = ConnId::from_bits(seat.id.swap(0, SeqCst));
             if std::ptr::eq(seat, self.hub_seat()) {
                 return Err(Failure::Failed("the hub's process has died".into()));
@@ -246,22 +257,24 @@ impl Pool {
                 continue;
             }
             self.launch.log.warn(&format!("process {pid} has died: replaces it"));
-            // First: the hub may be waiting for somebody to take the mail. `supervise` tries again.
+            // First: the hub may be waiting for a worker to take the mail. `supervise` tries again.
             let _ = self.fill();
             self.tell(&Packets::of(id, frame::LEAVE, b"Connection reset"), SendFlags::empty());
         }
         Ok(())
     }
 
-    /// Stops everybody. Each ends by itself within the drain timeout. Who does not, because it is
-    /// itself stopped, say, is ended; a second signal ends all.
+    /// Stops all processes. Each ends by itself within the drain timeout. If one does not, because
+    /// it is itself stopped, say, it is ended; a second signal ends all.
     fn stop(&'static self) -> Result<(), Failure> {
         self.launch.log.info("told to stop: draining");
         let workers = || self.seats[..self.size()].iter();
         let alive = || workers().map(|seat| seat.pid.load(SeqCst)).filter(|pid| *pid != 0);
         self.tell(&Packets::of(ConnId::from_bits(0), frame::STOP, b""), SendFlags::empty());
         alive().for_each(|pid| signal(pid, Signal::SIGTERM));
-        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        for listener in &self.listeners {
+            self.launch.end_accept(listener);
+        }
         let end = self.launch.now() + self.launch.drain_timeout + TICK;
         while alive().next().is_some() && self.launch.now() < end {
             alarm::set(1); // And look again.
@@ -298,13 +311,13 @@ impl Pool {
         while door.compare_exchange_weak(0, getpid().as_raw(), SeqCst, SeqCst).is_err() {
             thread::yield_now();
         }
-        let ip = match ip {
+        let ip = match launch::network_of(ip) {
             IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
             IpAddr::V6(ip) => ip.to_bits(),
         };
         let ip = [(ip >> 64) as u64, ip as u64];
         let (there, taken) = self.count();
-        // Early enough, so that nobody waits for a process to be forked.
+        // Early enough, so that no client waits for a process to be forked.
         if there < self.wanted((taken + 1).saturating_sub(SPARE * self.launch.workers / 2)) {
             signal(self.parent.as_raw(), Signal::SIGALRM);
         }

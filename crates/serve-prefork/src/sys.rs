@@ -1,4 +1,4 @@
-//! What cannot be said in safe Rust: `fork`, and memory that processes share.
+//! What cannot be said in safe Rust: `fork`, memory that processes share, what a signal does.
 
 #![allow(unsafe_code)]
 
@@ -8,6 +8,7 @@ use std::ptr;
 use launch::Counters;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::{ForkResult, Pid};
 
 use crate::Seat;
@@ -16,7 +17,7 @@ use crate::Seat;
 ///
 /// # Errors
 ///
-/// When there are no more processes to be had; EBUSY when this process has a second thread.
+/// When the system has no more processes; EBUSY when this process has a second thread.
 pub(crate) fn fork() -> Result<Option<Pid>, Errno> {
     let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     if threads != 1 {
@@ -29,6 +30,14 @@ pub(crate) fn fork() -> Result<Option<Pid>, Errno> {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
     }
+}
+
+/// Sets what SIGCHLD does to the default, whatever was inherited: where it is ignored, the kernel
+/// tells nothing of the end of a child.
+pub(crate) fn heed_children() {
+    // SAFETY: no handler comes with the default, and this program has set none that it could take
+    // away. It fails only for a signal that does not exist.
+    let _ = unsafe { nix::sys::signal::signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 
 /// What consists of atomics alone, so that it means the same in each process that shares it.
@@ -51,7 +60,7 @@ pub(crate) fn shared<T: Plain>(count: usize) -> Result<&'static [T], Errno> {
     assert!(start.is_aligned(), "a mapping begins with a page");
     for index in 0..count {
         // SAFETY: `index` is below `count`, so it is within the mapping, which is writable,
-        // aligned, and nobody else's yet.
+        // aligned, and no other owner's yet.
         unsafe { ptr::write(start.add(index), T::default()) };
     }
     // SAFETY: all `count` of them have just been written, the mapping is never removed, and from

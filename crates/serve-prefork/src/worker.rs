@@ -1,16 +1,21 @@
 //! A process of the pool: it accepts a client, serves it to its end, and accepts the next.
+//!
+//! Its first thread waits in `accept`, and then in `recv` and `send` for its client. A second one
+//! waits for the word to stop. In chat a third one waits for mail from the hub.
 
-use std::io::{ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::mem::{self, MaybeUninit};
-use std::net::{IpAddr, Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::process::exit;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use launch::{Counter, Counters, Heard};
-use protocol::{ConnId, Due, Line, Next, Outbox, Parcel, Session};
+use launch::{Counter, Counters, Heard, MOST_SLICES, READ_SIZE};
+use protocol::{ConnId, Done, Duplex, Input, Outbox, SENDQ_EXCEEDED, Step};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, sendmsg};
@@ -18,46 +23,61 @@ use rustix::net::{RecvFlags, SendFlags, sendmsg};
 use crate::frame::{self, Packets};
 use crate::{Pool, Seat, TICK};
 
-/// The most slices in one vectored write.
-const SLICES: usize = 64;
+/// How long to wait for mail when there is nothing else to look for.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// What the threads of one process share.
 pub(crate) struct Worker {
-    pub(crate) pool: &'static Pool,
-    pub(crate) index: usize,
-    pub(crate) counters: &'static Counters,
-    /// Who is being served.
-    pub(crate) client: Mutex<Option<Arc<Conn>>>,
+    pool: &'static Pool,
+    index: usize,
+    counters: &'static Counters,
+    /// The client that is being served.
+    client: Mutex<Option<Arc<Conn>>>,
 }
 
-pub(crate) struct Conn {
+/// The client, and what the threads share of it.
+struct Conn {
     worker: &'static Worker,
     id: ConnId,
     socket: TcpStream,
+    /// In echo it stays locked for the client's life: no other thread wants it.
     state: Mutex<State>,
+    /// Chat: mail has come, and with it what the first thread may be waiting for.
+    changed: Condvar,
 }
 
-/// In echo it stays locked for the client's life: nobody else wants it.
 struct State {
-    session: Session,
-    outbox: Outbox,
-    /// Chat: what the hub must still be told, if it could not be told at once.
-    untold: Option<(u8, &'static str)>,
-    /// Chat: the hub will close it. Until that comes, no deadline counts.
-    cut: bool,
-    /// Chat: the connection is over.
-    gone: bool,
+    duplex: Duplex,
+    /// Chat: what still has to be sent to the hub, if that could not be done at once.
+    unsent: Option<(u8, &'static str)>,
+    /// Chat: bytes written to the socket, modulo 2^32: the hub counts what still waits.
+    written: u32,
+    /// Chat: mail has come since the first thread last paused.
+    mail: bool,
+}
+
+/// What a process receives with.
+struct Receiver {
+    buffer: Box<[MaybeUninit<u8>]>,
+    /// The timeout that the socket has.
+    armed: Duration,
 }
 
 impl Worker {
+    pub(crate) fn new(pool: &'static Pool, index: usize) -> Worker {
+        Worker { pool, index, counters: pool.launch.counters(index), client: Mutex::default() }
+    }
+
     /// The life of the process: one client after another.
     pub(crate) fn run(&'static self) {
         let launch = self.pool.launch;
-        let mut buffer = Box::new_uninit_slice(launch.read_size());
+        let mut receiver = Receiver::new();
+        // The next to be asked comes first, so that no address starves another.
+        let mut listeners: Vec<_> = self.pool.listeners.iter().collect();
         while !launch.stop.requested() {
-            match self.pool.listener.accept() {
-                Ok((socket, peer)) => self.admit(socket, peer.ip(), &mut buffer),
-                // The listening socket has been shut down: the server stops.
+            match self.accept(&mut listeners) {
+                Ok((socket, peer)) => self.admit(socket, peer.ip(), &mut receiver),
+                // The listening socket has been shut down, or left to others: the server stops.
                 Err(error) if error.kind() == ErrorKind::InvalidInput => return,
                 Err(error) if launch::is_shortage(&error) => {
                     self.counters.shortages.add(1);
@@ -69,32 +89,67 @@ impl Worker {
         }
     }
 
+    /// Waits for a client: in `accept` itself when there is one listener, in `poll` when there are
+    /// more, or processes of another server have it too. To shut it down would end `accept`, and
+    /// their connections as well.
+    fn accept(&self, listeners: &mut [&TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+        let end = self.pool.launch.accept_end();
+        if let ([listener], None) = (&listeners[..], end) {
+            return listener.accept();
+        }
+        loop {
+            let sockets = listeners.iter().map(|socket| socket.as_fd()).chain(end);
+            let mut waits: Vec<_> =
+                sockets.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)).collect();
+            // A signal that interrupts it does no harm: then none is ready.
+            let _ = poll(&mut waits, None);
+            let mut ready = waits.iter().map(|wait| !wait.revents().is_empty());
+            if end.is_some() && ready.next_back() == Some(true) {
+                return Err(ErrorKind::InvalidInput.into()); // The server stops.
+            }
+            let Some(ready) = ready.position(|ready| ready) else { continue };
+            let accepted = listeners[ready].accept();
+            listeners.rotate_left(ready + 1);
+            match accepted {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.counters.would_blocks.add(1); // Another process was first.
+                }
+                accepted => return accepted,
+            }
+        }
+    }
+
     /// Serves a client to its end.
-    fn admit(&'static self, socket: TcpStream, peer: IpAddr, buffer: &mut [MaybeUninit<u8>]) {
+    fn admit(&'static self, socket: TcpStream, peer: IpAddr, receiver: &mut Receiver) {
         let (pool, launch, seat) = (self.pool, self.pool.launch, self.seat());
         let admit = |others| launch.admit_beside(&socket, others, self.counters);
         if !pool.enter(seat, peer, admit) {
             return;
         }
+        launch.begins(peer);
         // As `Slots` would name it, which cannot see the generations of a process that has died.
         let generation = seat.clients.fetch_add(1, SeqCst) + 1;
         let id = ConnId::from_bits((generation & 0xff_ffff) << 24 | self.index as u64);
         seat.id.store(id.bits(), SeqCst);
-        let (session, outbox) = (Session::new(&launch.settings, launch.now()), Outbox::default());
-        let state = Mutex::new(State { session, outbox, untold: None, cut: false, gone: false });
         let _ = socket.set_write_timeout(Some(TICK));
-        let conn = Arc::new(Conn { worker: self, id, socket, state });
+        let host = peer.to_canonical().to_string();
+        let duplex = Duplex::new(&launch.settings, launch.now()).of(&host);
+        let state = Mutex::new(State { duplex, unsent: None, written: 0, mail: false });
+        let conn = Arc::new(Conn { worker: self, id, socket, state, changed: Condvar::new() });
         *lock(&self.client) = Some(Arc::clone(&conn));
+
+        receiver.armed = Duration::MAX;
         if pool.links.is_empty() {
-            conn.echo(buffer);
+            // An error of the socket ends the connection as its end does.
+            let _ = conn.echo(receiver);
         } else {
-            let host = peer.to_string();
-            pool.tell(&Packets::of(id, frame::OPEN, host.as_bytes()), SendFlags::empty());
-            conn.chat(buffer);
-            let why = b"Connection closed";
-            pool.tell(&Packets::of(id, frame::LEAVE, why), SendFlags::empty());
+            conn.tell(frame::OPEN, &host, SendFlags::empty());
+            conn.chat(receiver);
+            let reason = lock(&conn.state).duplex.over().unwrap_or("Connection closed");
+            conn.tell(frame::LEAVE, reason, SendFlags::empty());
         }
         lock(&self.client).take();
+        launch.ends(peer, self.counters);
         seat.id.store(0, SeqCst);
         seat.taken.store(false, SeqCst);
     }
@@ -104,8 +159,9 @@ impl Worker {
     }
 
     /// The thread that waits for the parent's word: a client in whose `recv` its process waits gets
-    /// the end of the stream. Where something has come nobody waits, and were that side shut down,
-    /// the kernel would reset a peer that goes on talking. In chat the hub has been told.
+    /// the end of the stream. Where something has come the process does not wait; were that side
+    /// shut down, the kernel would reset a peer that goes on sending. In chat the parent tells the
+    /// hub.
     pub(crate) fn heed(&self) {
         let launch = self.pool.launch;
         while launch.next_signal() != Heard::Stop {}
@@ -122,9 +178,9 @@ impl Worker {
     /// Chat: the thread that waits for the hub's mail, because one in `recv` for its client cannot
     /// see that there is something to send. It never waits for anything else.
     pub(crate) fn postman(&self) {
-        let link = &self.pool.links[self.index].worker;
-        let (mut buffer, mut armed) = (vec![0; frame::PACKET], Duration::MAX);
-        let mut left = Duration::MAX;
+        let (launch, link) = (self.pool.launch, &self.pool.links[self.index].worker);
+        let mut buffer = vec![0; frame::PACKET];
+        let (mut left, mut armed) = (LONG, Duration::MAX);
         loop {
             if left < armed {
                 let _ = set_socket_timeout(link, Timeout::Recv, Some(left));
@@ -133,221 +189,241 @@ impl Worker {
             let received = rustix::net::recv(link, &mut buffer[..], RecvFlags::empty());
             self.counters.wakeups.add(1);
             let conn = lock(&self.client).clone();
-            match received {
-                Ok((len, _)) => conn.iter().for_each(|conn| conn.deliver(&buffer[..len])),
-                Err(_) => armed = Duration::MAX,
+            match (received, &conn) {
+                (Ok((len, _)), Some(conn)) => conn.deliver(&buffer[..len]),
+                (Ok(_), None) => {} // Its member is gone.
+                (Err(_), _) => armed = Duration::MAX,
             }
-            let next = conn.and_then(|conn| conn.turn(false));
-            left = next.map_or(Duration::from_secs(3600), |(_, left)| left);
+
+            left = match conn.map(|conn| conn.next_step()) {
+                None | Some(Step::Close(_)) => LONG,
+                Some(Step::Receive(until) | Step::Pause(until)) => {
+                    until.after(launch.now()).clamp(Duration::from_micros(1), LONG)
+                }
+                // The client is to take more, or the other thread goes on with what it has said.
+                Some(_) => TICK,
+            };
         }
     }
 }
 
-type Received<'a> = Result<Option<&'a [u8]>, Errno>;
-
 impl Conn {
     /// Echo: the whole life of a connection, one call that waits after another.
-    fn echo(&self, buffer: &mut [MaybeUninit<u8>]) {
+    fn echo(&self, receiver: &mut Receiver) -> Result<(), Errno> {
         let launch = self.worker.pool.launch;
-        let mut state = lock(&self.state);
-        let State { session, outbox, .. } = &mut *state;
-        let (mut armed, mut stuck, mut told) = (Duration::MAX, false, false);
+        let State { duplex, .. } = &mut *lock(&self.state);
+        let Duplex { session, outbox, .. } = duplex;
         let mut now = launch.now();
+        let mut stuck = false;
         loop {
-            if launch.stop.requested() && !mem::replace(&mut told, true) {
+            if launch.stop.requested() {
                 session.stop(launch::has_unread(&self.socket), outbox);
             }
-            let read = match session.next(outbox) {
-                Next::Serve { read } => read,
-                Next::Shut if self.socket.shutdown(Shutdown::Write).is_ok() => continue,
-                Next::Shut | Next::Close => break,
-            };
-            let left = session.deadline(outbox).after(now);
             let mut input = None;
-            if left.is_zero() {
-                let due = self.worker.counters.expired(session.expire(now, outbox));
-                if !matches!(due, Due::Later | Due::Resume) {
-                    break;
+            match session.step(now, outbox, stuck) {
+                Step::Send => {
+                    self.send(outbox, SendFlags::empty())?;
+                    stuck = !outbox.is_empty();
                 }
-            } else if !(outbox.is_empty() || stuck && read) {
-                let Ok(()) = self.write(outbox, SendFlags::empty()) else { break };
-                // A peer may send all it has before it reads: take that, up to the high-water mark.
-                stuck = !outbox.is_empty();
-                if !stuck {
-                    continue;
+                Step::Receive(until) => input = self.receive(receiver, until.after(now))?,
+                Step::ReceiveNow => {
+                    input = self.receive(receiver, Duration::ZERO)?;
+                    stuck = input.is_some();
                 }
-            } else if read {
-                // A shorter timeout does no harm, so while deadlines only move away none is set.
-                if left < armed {
-                    let _ = self.socket.set_read_timeout(Some(left));
-                    armed = left;
+                Step::Pause(until) => thread::sleep(until.after(now)),
+                Step::Resume => input = Some(Input::Resume),
+                Step::Shut => drop(self.socket.shutdown(Shutdown::Write)), // Fails if it is gone.
+                step @ Step::Close(_) => {
+                    launch.account(step.done(), self.worker.counters);
+                    return Ok(());
                 }
-                let flags = if stuck { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
-                let Ok(received) = self.read(buffer, flags) else { break };
-                input = received;
-                if input.is_none() {
-                    (armed, stuck) = (Duration::MAX, false);
-                } else if input == Some(&[]) {
-                    session.end();
-                }
-            } else {
-                thread::sleep(left); // As a handler does that waits for its database.
+                Step::Ping | Step::Cut(_) | Step::Relieve => {} // In chat only.
             }
+
             now = launch.now();
-            let lines = session.echo(input.unwrap_or_default(), now, outbox);
-            self.worker.counters.lines.add(lines);
-            launch.burn(lines);
-        }
-    }
-
-    /// Chat: the whole life of a member as far as it is heard.
-    fn chat(&self, buffer: &mut [MaybeUninit<u8>]) {
-        let mut armed = Duration::MAX;
-        while let Some((read, left)) = self.turn(true) {
-            if !read {
-                thread::sleep(left.min(TICK));
-                continue;
-            }
-            if left < armed {
-                let _ = self.socket.set_read_timeout(Some(left));
-                armed = left;
-            }
-            match self.read(buffer, RecvFlags::empty()) {
-                Ok(None) => armed = Duration::MAX,
-                Ok(input) => self.handle(input),
-                Err(_) => lock(&self.state).gone = true,
+            if let Some(input) = input {
+                let lines = session.echo(input, now, outbox);
+                launch.account(Done { lines, ..Done::default() }, self.worker.counters);
             }
         }
     }
 
-    /// Chat: writes what the socket takes and does what is due. Then: whether to read, and for how
-    /// long there is nothing else to do. None: the connection is over.
-    fn turn(&self, reader: bool) -> Option<(bool, Duration)> {
+    /// Chat: the whole life of a member, as far as it sends lines.
+    fn chat(&self, receiver: &mut Receiver) {
+        let launch = self.worker.pool.launch;
         loop {
-            let now = self.worker.pool.launch.now();
+            match self.next_step() {
+                Step::Receive(until) => self.hear(receiver, until.after(launch.now())),
+                Step::ReceiveNow => self.hear(receiver, TICK),
+                Step::Pause(until) => self.pause(until.after(launch.now()).min(TICK)),
+                Step::Send => self.pause(TICK),
+                Step::Resume => self.handle(Input::Resume),
+                Step::Close(_) => return,
+                Step::Ping | Step::Cut(_) | Step::Relieve | Step::Shut => {} // Done.
+            }
+        }
+    }
+
+    /// Chat: waits until mail has come, for at most `left`.
+    fn pause(&self, left: Duration) {
+        let no_mail = |state: &mut State| !mem::take(&mut state.mail);
+        drop(self.changed.wait_timeout_while(lock(&self.state), left, no_mail));
+    }
+
+    /// Chat: waits for at most `left`, and handles what comes.
+    fn hear(&self, receiver: &mut Receiver, left: Duration) {
+        match self.receive(receiver, left) {
+            Ok(Some(input)) => self.handle(input),
+            Ok(None) => {}
+            Err(_) => drop(lock(&self.state).duplex.end("Connection reset")),
+        }
+    }
+
+    /// Chat: sends what the socket takes, and does what waits for nothing. Then: what to wait for,
+    /// or [`Step::Resume`], which only the first thread may do, since the hub may let it wait.
+    fn next_step(&self) -> Step {
+        let launch = self.worker.pool.launch;
+        loop {
+            let now = launch.now();
             let mut state = lock(&self.state);
             self.flush(&mut state);
-            let State { session, outbox, untold, cut, gone } = &mut *state;
-            // Without waiting: while the hub waits for this process it hears nobody.
-            if let Some((kind, reason)) = *untold
-                && self
-                    .worker
-                    .pool
-                    .tell(&Packets::of(self.id, kind, reason.as_bytes()), SendFlags::DONTWAIT)
+            // Without waiting: while the hub waits for this process, it takes packets of no other.
+            if let Some((kind, reason)) = state.unsent
+                && self.tell(kind, reason, SendFlags::DONTWAIT)
             {
-                *untold = None;
+                state.unsent = None;
             }
-            let left = session.deadline(outbox).after(now);
-            let idle = outbox.is_empty() && untold.is_none();
-            let due = match session.next(outbox) {
-                _ if *gone => return None,
-                Next::Serve { read } if *cut || !left.is_zero() => {
-                    let left = if *cut { TICK } else { left };
-                    return Some((read, if idle { left } else { left.min(TICK) }));
+
+            let over = state.duplex.over().is_some();
+            // What is still queued the socket does not take.
+            let step = state.duplex.step(now, true);
+            if !over {
+                launch.account(step.done(), self.worker.counters);
+            }
+            match step {
+                Step::Ping => state.unsent = Some((frame::PING, "")),
+                Step::Cut(reason) => state.unsent = Some((frame::CUT, reason)),
+                Step::Shut => drop(self.socket.shutdown(Shutdown::Write)), // Fails if it is gone.
+                Step::Close(reason) => {
+                    state.duplex.end(reason);
+                    let _ = self.socket.shutdown(Shutdown::Both); // For the other thread.
+                    return step;
                 }
-                Next::Serve { .. } => self.worker.counters.expired(session.expire(now, outbox)),
-                Next::Shut if self.socket.shutdown(Shutdown::Write).is_ok() => continue,
-                Next::Shut | Next::Close => Due::Close,
-            };
-            match due {
-                Due::Later => {}
-                Due::Resume if !reader => return Some((false, TICK)),
-                Due::Resume => {
-                    drop(state);
-                    self.handle(None);
+                Step::Receive(until) if state.unsent.is_some() => {
+                    return Step::Receive(until.min(now + TICK));
                 }
-                Due::Ping => *untold = Some((frame::PING, "")),
-                Due::Cut(reason) => (*cut, *untold) = (true, Some((frame::CUT, reason))),
-                Due::Close => {
-                    *gone = true;
-                    let _ = self.socket.shutdown(Shutdown::Both);
-                }
+                step => return step,
             }
         }
     }
 
-    /// Chat: gives the protocol what has come, or nothing to go on with what it held back, and
-    /// tells the hub.
-    fn handle(&self, input: Option<&[u8]>) {
+    /// Chat: gives the protocol `input`, and tells the hub the lines.
+    fn handle(&self, input: Input<'_>) {
         let launch = self.worker.pool.launch;
-        let mut packets = Packets::new(self.id);
         let mut state = lock(&self.state);
-        if input == Some(&[]) {
-            state.session.end();
-        }
-        let lines = state.session.chat(input.unwrap_or_default(), launch.now(), |line| {
-            match line {
-                Line::Whole(line) => packets.push(frame::LINE, line),
-                Line::TooLong => packets.push(frame::TOO_LONG, b""),
-                Line::Refused(reason) => packets.push(frame::CUT, reason.as_bytes()),
-                Line::End => packets.push(frame::END, b""),
-                Line::Room => {}
-            }
-            true // The hub takes no more packets than it has room for.
-        });
+        let mut packets = Packets::of_lines(self.id, state.written);
+        let Duplex { session, outbox, .. } = &mut state.duplex;
+        let lines = session.chat(input, launch.now(), outbox, self.id, &mut packets);
         drop(state);
-        self.worker.counters.lines.add(lines);
-        launch.burn(lines);
+        launch.account(Done { lines, ..Done::default() }, self.worker.counters);
         self.worker.pool.tell(&packets, SendFlags::empty());
+    }
+
+    /// Chat: tells the hub one thing, or with DONTWAIT says that it could not.
+    fn tell(&self, kind: u8, payload: &str, flags: SendFlags) -> bool {
+        self.worker.pool.tell(&Packets::of(self.id, kind, payload.as_bytes()), flags)
     }
 
     /// Chat: queues mail from the hub.
     fn deliver(&self, packet: &[u8]) {
         let now = self.worker.pool.launch.now();
         let mut state = lock(&self.state);
-        let State { session, outbox, untold, cut, .. } = &mut *state;
         for mail in frame::mail(packet).filter(|mail| mail.to == self.id) {
-            *cut &= !matches!(mail.parcel, Parcel::Close(_));
-            if session.post(mail.parcel, now, outbox).is_err() {
+            if state.duplex.post(mail.parcel, now).full {
                 self.worker.counters.slow_cut.add(1);
-                (*cut, *untold) = (true, Some((frame::CUT, protocol::SENDQ_EXCEEDED)));
+                state.unsent = Some((frame::CUT, SENDQ_EXCEEDED));
+            }
+        }
+        state.mail = true;
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// One `recv`, which waits for at most `left`. `None`: nothing has come.
+    fn receive<'a>(
+        &self,
+        to: &'a mut Receiver,
+        left: Duration,
+    ) -> Result<Option<Input<'a>>, Errno> {
+        let mut flags = RecvFlags::empty();
+        if left.is_zero() {
+            flags = RecvFlags::DONTWAIT;
+        } else if left < to.armed {
+            // A shorter timeout does no harm: none is set while deadlines only move away.
+            let _ = self.socket.set_read_timeout(Some(left));
+            to.armed = left;
+        }
+        let received = rustix::net::recv(&self.socket, &mut to.buffer[..], flags);
+        self.worker.counters.wakeups.add(1);
+        match received {
+            Ok(((bytes, _), _)) => {
+                self.worker.counters.bytes_in.add(bytes.len() as u64);
+                Ok(Some(Input::Received(bytes)))
+            }
+            Err(error) => {
+                to.armed = Duration::MAX; // The time has passed, so the next is set anew.
+                self.failed(error, &self.worker.counters.read_errors).map(|()| None)
             }
         }
     }
 
-    /// One `recv`. None: nothing has come. Empty: nothing more will come.
-    fn read<'a>(&self, buffer: &'a mut [MaybeUninit<u8>], flags: RecvFlags) -> Received<'a> {
-        let received = rustix::net::recv(&self.socket, buffer, flags);
-        self.worker.counters.wakeups.add(1);
-        let received = received.map(|((bytes, _), _)| Some(&*bytes));
-        let input =
-            received.or_else(|error| self.failed(error, &self.worker.counters.read_errors))?;
-        self.worker.counters.bytes_in.add(input.map_or(0, <[u8]>::len) as u64);
-        Ok(input)
-    }
-
-    /// Chat: writes what the socket takes, without waiting: others may want the lock.
+    /// Chat: sends what the socket takes, without waiting: the other thread may want the lock.
     fn flush(&self, state: &mut State) {
+        let State { duplex, written, .. } = state;
         let mut before = usize::MAX;
-        while !state.outbox.is_empty() && state.outbox.len() < before && !state.gone {
-            before = state.outbox.len();
-            if self.write(&mut state.outbox, SendFlags::DONTWAIT).is_err() {
-                state.gone = true;
+        while !duplex.outbox.is_empty() && duplex.outbox.len() < before && duplex.over().is_none() {
+            before = duplex.outbox.len();
+            if self.send(&mut duplex.outbox, SendFlags::DONTWAIT).is_err() {
+                duplex.end("Connection reset");
                 let _ = self.socket.shutdown(Shutdown::Both);
             }
+            let sent = before - duplex.outbox.len();
+            *written = written.wrapping_add(sent as u32);
         }
     }
 
     /// One `send`, of as much of what is queued as it takes before its timeout.
-    fn write(&self, outbox: &mut Outbox, flags: SendFlags) -> Result<(), Errno> {
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let filled = slices.iter_mut().zip(outbox.slices());
+    fn send(&self, outbox: &mut Outbox, flags: SendFlags) -> Result<(), Errno> {
         let flags = flags | SendFlags::NOSIGNAL;
-        let sent = match filled.map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count() {
-            1 => rustix::net::send(&self.socket, &slices[0], flags),
-            count => sendmsg(&self.socket, &slices[..count], &mut Default::default(), flags),
+        let mut slices = [IoSlice::new(&[]); MOST_SLICES];
+        let sent = match launch::fill_slices(&mut slices, outbox.slices()) {
+            [slice] => rustix::net::send(&self.socket, slice, flags),
+            slices => sendmsg(&self.socket, slices, &mut Default::default(), flags),
         };
-        let len = sent.or_else(|error| self.failed(error, &self.worker.counters.write_errors))?;
-        self.worker.counters.bytes_out.add(len as u64);
-        outbox.advance(len);
-        Ok(())
+        match sent {
+            Ok(len) => {
+                self.worker.counters.bytes_out.add(len as u64);
+                outbox.advance(len);
+                Ok(())
+            }
+            Err(error) => self.failed(error, &self.worker.counters.write_errors),
+        }
     }
 
-    /// Tells a timeout (or a SIGSTOP: what has a timeout does not go on after it) from an error.
-    fn failed<T: Default>(&self, error: Errno, errors: &Counter) -> Result<T, Errno> {
-        let passed = matches!(error, Errno::AGAIN | Errno::INTR);
-        if passed { &self.worker.counters.would_blocks } else { errors }.add(1);
-        if passed { Ok(T::default()) } else { Err(error) }
+    /// Tells a timeout from an error. A SIGSTOP interrupts what has a timeout: that is none either.
+    fn failed(&self, error: Errno, errors: &Counter) -> Result<(), Errno> {
+        if matches!(error, Errno::AGAIN | Errno::INTR) {
+            self.worker.counters.would_blocks.add(1);
+            return Ok(());
+        }
+        errors.add(1);
+        Err(error)
+    }
+}
+
+impl Receiver {
+    fn new() -> Receiver {
+        Receiver { buffer: Box::new_uninit_slice(READ_SIZE), armed: Duration::MAX }
     }
 }
 

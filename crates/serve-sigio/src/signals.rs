@@ -26,7 +26,7 @@ const SIGNALS: usize = 256;
 const SIZE: usize = size_of::<signalfd_siginfo>();
 
 /// What a signal says.
-pub(crate) enum Told {
+pub(crate) enum Event {
     /// Something happened to this descriptor: reading (IN), writing (OUT) or both are worth trying,
     /// and if it is not to be read, asking whether it has failed (ERR).
     Socket(RawFd, PollFlags),
@@ -58,7 +58,7 @@ pub(crate) struct Signals {
     /// The part of `buffer` that has been fetched and not been given out.
     fetched: Range<usize>,
     /// The one that has ended the sleep.
-    first: Option<Told>,
+    first: Option<Event>,
 }
 
 impl Signals {
@@ -87,7 +87,7 @@ impl Signals {
         Ok(())
     }
 
-    fn sleep(&self, until: Time, now: Time) -> io::Result<Option<Told>> {
+    fn sleep(&self, until: Time, now: Time) -> io::Result<Option<Event>> {
         /// Where the kernel puts what siginfo_t(3type) says, which the `libc` crate does not show:
         /// after three ints there is a union, which for POLL_IN and its like begins with these two.
         const BAND: usize = (3 * size_of::<libc::c_int>()).next_multiple_of(align_of::<usize>());
@@ -106,7 +106,7 @@ impl Signals {
         let signal = unsafe { libc::sigtimedwait(set, place, timeout) };
         let band = info.0[BAND..].first_chunk().map_or(0, |long| isize::from_ne_bytes(*long));
         match (signal, io::Error::last_os_error()) {
-            (1.., _) => Ok(Some(told(signal, field(&info.0, FD), band as u32))),
+            (1.., _) => Ok(Some(event(signal, field(&info.0, FD), band as u32))),
             (_, error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(None),
             (_, error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
             (_, error) => Err(error),
@@ -114,16 +114,16 @@ impl Signals {
     }
 
     /// What the next of those that were fetched says.
-    pub(crate) fn next(&mut self) -> Option<Told> {
-        if let Some(told) = self.first.take() {
-            return Some(told);
+    pub(crate) fn next(&mut self) -> Option<Event> {
+        if let Some(event) = self.first.take() {
+            return Some(event);
         }
         let at = self.fetched.next()?;
         self.fetched.start = at + SIZE;
         let field = |offset| field(&self.buffer[at..at + SIZE], offset);
         let signal = field(offset_of!(signalfd_siginfo, ssi_signo)).cast_signed();
         let fd = field(offset_of!(signalfd_siginfo, ssi_fd));
-        Some(told(signal, fd, field(offset_of!(signalfd_siginfo, ssi_band))))
+        Some(event(signal, fd, field(offset_of!(signalfd_siginfo, ssi_band))))
     }
 
     /// Throws away what was fetched and what is queued.
@@ -138,11 +138,11 @@ fn field(bytes: &[u8], offset: usize) -> u32 {
     bytes[offset..].first_chunk().map_or(0, |int| u32::from_ne_bytes(*int))
 }
 
-fn told(signal: libc::c_int, fd: u32, band: u32) -> Told {
+fn event(signal: libc::c_int, fd: u32, band: u32) -> Event {
     match signal {
-        libc::SIGIO => Told::Overflow,
-        signal if signal == wake_signal() => Told::Wake,
-        _ => Told::Socket(fd.cast_signed(), worth(PollFlags::from_bits_truncate(band as u16))),
+        libc::SIGIO => Event::Overflow,
+        signal if signal == wake_signal() => Event::Wake,
+        _ => Event::Socket(fd.cast_signed(), worth(PollFlags::from_bits_truncate(band as u16))),
     }
 }
 
@@ -156,7 +156,7 @@ fn worth(flags: PollFlags) -> PollFlags {
     worth
 }
 
-/// Whether the connection is gone for good. It tells only once.
+/// Whether the connection is gone for good. The socket says so only once.
 pub(crate) fn has_failed(socket: &TcpStream) -> bool {
     socket.take_error().map_or(true, |error| error.is_some())
 }
@@ -176,8 +176,8 @@ pub(crate) fn poll<'a>(
     Ok(fds.iter().map(|fd| more(worth(fd.revents()))).collect())
 }
 
-/// From now on the socket tells the calling thread by a signal of all that happens to it, and its
-/// calls do not wait.
+/// From now on the calling thread gets a signal for all that happens to the socket, and calls on
+/// the socket do not wait.
 pub(crate) fn arm(socket: &impl AsRawFd) -> io::Result<()> {
     /// `struct f_owner_ex` of fcntl(2), and what goes with it: the `libc` crate has none of it.
     #[repr(C)]
@@ -202,8 +202,8 @@ pub(crate) fn arm(socket: &impl AsRawFd) -> io::Result<()> {
     if armed { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Sends [`Told::Wake`] to a thread of this process, once it has started. If there is no room in
-/// the queue, the thread is to believe that it has missed something: for [`Told::Overflow`] there
+/// Sends [`Event::Wake`] to a thread of this process, once it has started. If there is no room in
+/// the queue, the thread is to believe that it has missed something: for [`Event::Overflow`] there
 /// always is room, because an ordinary signal is pending or it is not.
 pub(crate) fn wake(thread: &OnceLock<Pid>) {
     let thread = *thread.wait();

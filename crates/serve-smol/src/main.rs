@@ -1,54 +1,56 @@
 //! Asynchronous programming: each connection is a task that reads as if it blocked, on smol.
 //!
-//! **Who waits where:** each task, in one `poll_fn`, for its socket, its deadline and news for its
-//! member; underneath, one thread of those that run the tasks, for all of them, in an unseen
-//! `epoll_wait`, while the others wait for tasks.
-//! **What wakes it:** the process's one reactor, when the socket is ready (oneshot: armed again
-//! for every wait) or the deadline has come; another task or the stop signal, through an `Event`.
+//! **Who waits where:** each task, in one race of futures, for socket, timer and other tasks.
+//! Underneath, one thread waits for all of that, in an unseen `epoll_wait`; the others, for tasks.
+//! **What wakes it:** the one reactor, when the socket is ready (oneshot, armed for each wait) or
+//! the timer fires; another task or the stop signal, through the task's own `Event`.
 //!
-//! A task is a state machine on the heap, and what it keeps across an `await` every idle connection
-//! pays for: so no task holds a read buffer. It alone owns its socket, session and outbox. What
-//! others have for its member comes through a bounded inbox, so nobody waits for a slow reader.
+//! It is a server of smol's examples, with two differences:
+//! - A task that waits holds no read buffer. All that a task keeps across an `await` is memory that
+//!   an idle connection costs. So the buffer of `Connection::read` is on the stack, and the bytes
+//!   in it are handled before `Connection::read` returns.
+//! - No channel leads to a member. Messages for a member wait in its inbox, which is bounded and
+//!   stands in the `protocol::Room`. So no task waits for a member that reads slowly.
+//!
+//! `runtime.rs` starts the threads that run the tasks.
 //!
 //! Run: `cargo run --release -p serve-smol -- --workers 2 --mode chat`
-//! Read next: `serve-polling`, the oneshot readiness hidden here, and `serve-tokio`, armed once.
+//! Read next: `examples/bare.rs`, this model without all that a server needs. Then
+//! `serve-polling`, the oneshot readiness that is hidden here, and `serve-tokio`, armed once.
 
-use std::cell::Cell;
+mod runtime;
+
 use std::future::poll_fn;
-use std::io::{ErrorKind, IoSlice, Write};
+use std::io::{self, ErrorKind, Write};
 use std::mem::{self, MaybeUninit};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
-use std::pin::Pin;
+use std::net::{IpAddr, Shutdown};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::thread;
 use std::time::Duration;
 
 use event_listener::Event;
-use launch::{Counters, Failure, Launch, Place, READ_SIZE};
-use protocol::{ConnId, Due, Hub, Inbox, Mail, Mode, Next, Outbox, Session, Slots, Time};
+use launch::{Counters, Failure, IoSlices, Launch, Place, READ_SIZE};
+use protocol::{ConnId, Done, Due, Input, Mode, Next, Outbox, Room, Session, Time};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
-use smol::future::{self, pending, race, yield_now};
-use smol::{Async, Executor, Timer, block_on};
+use smol::channel;
+use smol::future::{FutureExt, pending, yield_now};
+use smol::{Async, Timer};
 
-/// The most slices in one vectored write.
-const SLICES: usize = 64;
-/// How long to leave the listener alone when there are no descriptors to be had.
+use crate::runtime::EXECUTOR;
+
+/// How long to leave a listener alone when the process has run out of descriptors.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who runs the tasks: as many threads as --workers, any of them any task.
-static EXECUTOR: Executor<'static> = Executor::new();
+/// What wakes a task from outside.
+type Wakeup = Event;
 
-thread_local! {
-    /// Which of its threads this one is.
-    static INDEX: Cell<usize> = const { Cell::new(0) };
-}
+/// What the tasks of the connections share.
+type TaskRoom = Room<Arc<Wakeup>>;
 
-/// Why a connection ends, for those who shared a channel with it.
-type Reason = &'static str;
+/// The standard library's sockets, known to the reactor.
+type TcpListener = Async<std::net::TcpListener>;
+type TcpStream = Async<std::net::TcpStream>;
 
 fn main() -> ExitCode {
     let about = "Echo or chat on smol: a task for each connection";
@@ -56,338 +58,302 @@ fn main() -> ExitCode {
 }
 
 fn serve(launch: &'static Launch) -> Result<(), Failure> {
-    let hub = Hub::new(Arc::clone(&launch.settings), 1);
-    let room = Mutex::new(Room { hub, members: Slots::new(0), mail: Vec::new() });
-    let (chat, listener) = (launch.settings.mode == Mode::Chat, launch.listen()?);
-    let listener = Async::new(listener).map_err(Failure::of("listener"))?;
-    let (open, freed, stop) = (AtomicUsize::new(0), Event::new(), Event::new());
-    let worker: &'static Worker =
-        Box::leak(Box::new(Worker { launch, chat, room, open, freed, stop }));
-    let accepting = EXECUTOR.spawn(accept(worker, listener));
-    for index in 0..launch.workers {
-        let run = move || {
-            INDEX.set(index);
-            block_on(EXECUTOR.run(pending::<()>()))
-        };
-        thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?;
-    }
-    launch.on_stop(move || self::stop(worker))?;
-    launch.announce();
-    // Not `smol::block_on`: this thread would take its turn in `epoll_wait`, only to wake others.
-    future::block_on(accepting);
-    Ok(())
+    let room = Mutex::new(Room::new(&launch.settings));
+    let shared: &'static Shared = Box::leak(Box::new(Shared { launch, room, stop: Wakeup::new() }));
+    launch.on_stop(|| shared.stop())?;
+    runtime::run(shared)
 }
 
-/// Who is there, and in chat what they say to each other: what all connections share.
-struct Room {
-    hub: Hub,
-    members: Slots<Arc<Member>>,
-    /// On its way from the hub to the inboxes; empty when the lock is free.
-    mail: Vec<Mail>,
-}
-
-/// The side of a connection that other tasks see.
-#[derive(Default)]
-struct Member {
-    /// The inbox is no longer empty, or the server stops.
-    news: Event,
-    /// Locked after the room, if both are.
-    inbox: Mutex<Inbox>,
-}
-
-/// A listener and its connections.
-struct Worker {
+/// What all tasks share.
+struct Shared {
     launch: &'static Launch,
-    chat: bool,
     /// Its lock is never held across a system call or an `await`. In echo it is taken when a
     /// connection comes and when it goes.
-    room: Mutex<Room>,
-    /// How many connections there are.
-    open: AtomicUsize,
-    /// One of them has been closed. Only the task that accepts waits for it.
-    freed: Event,
-    /// The server stops. The connections hear it from their members.
-    stop: Event,
+    room: Mutex<TaskRoom>,
+    /// The server stops: the tasks that accept wait for it.
+    stop: Wakeup,
 }
 
-async fn accept(worker: &'static Worker, listener: Async<TcpListener>) {
-    let stop = worker.stop.listen();
-    let accepting = async {
-        // An event tells only those who wait for it already: so first wait, then look.
-        while !worker.launch.stop.requested() {
-            match listener.accept().await {
-                Ok((socket, peer)) => admit(worker, socket, peer.ip()),
-                Err(error) if launch::is_shortage(&error) => {
-                    worker.counters().shortages.add(1);
-                    timeout(SHORTAGE_PAUSE, worker.freed.listen()).await;
-                }
-                Err(_) => worker.counters().accept_errors.add(1),
-            }
-            yield_now().await; // The others first.
-        }
-    };
-    race(accepting, stop).await;
-    drop(listener);
-    let drained = async {
-        let mut freed = worker.freed.listen();
-        while worker.open.load(Ordering::Acquire) > 0 {
-            freed.await;
-            freed = worker.freed.listen();
-        }
-    };
-    timeout(worker.launch.drain_timeout, drained).await;
-}
+impl Shared {
+    fn lock_room(&self) -> MutexGuard<'_, TaskRoom> {
+        // A panic ends the process, so no lock is found poisoned.
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-fn admit(worker: &'static Worker, socket: Async<TcpStream>, peer: IpAddr) {
-    let (launch, now) = (worker.launch, worker.launch.now());
-    let Some(_place) = launch.admit(&socket, peer, worker.counters()) else { return };
-    let member = Arc::new(Member::default());
-    let id = worker.tell(None, |room| {
-        let id = room.members.insert(Arc::clone(&member)).0;
-        if worker.chat {
-            room.hub.open(id, &peer.to_string(), now);
-        }
-        id
-    });
-    let (session, outbox) = (Session::new(&launch.settings, now), Outbox::default());
-    let mut conn = Connection { worker, id, member, session, outbox, more: false, _place, socket };
-    worker.open.fetch_add(1, Ordering::Relaxed);
-    let serving = async move {
-        let reason = conn.run().await.err();
-        conn.close(reason.unwrap_or("Connection closed"));
-        worker.open.fetch_sub(1, Ordering::Release);
-        worker.freed.notify(1);
-    };
-    EXECUTOR.spawn(serving).detach();
-}
+    /// The server stops. A connection that is accepted from now on finds out by itself.
+    fn stop(&self) {
+        self.stop.notify(usize::MAX);
+        let tasks = self.lock_room().shut_down();
+        wake_all(tasks);
+    }
 
-/// The server was told to stop. Whoever is accepted from now on finds out by itself.
-fn stop(worker: &Worker) {
-    let members: Vec<_> = worker.tell(None, |room| {
-        room.hub.shut_down();
-        room.members.ids().filter_map(|id| room.members.get(id).cloned()).collect()
-    });
-    members.iter().for_each(|member| _ = member.news.notify(1));
-    worker.stop.notify(1);
-}
-
-impl Worker {
     /// A task that moves counts where it runs, on a cache line that no other thread writes to.
     fn counters(&self) -> &'static Counters {
-        self.launch.counters(INDEX.get())
+        self.launch.counters(runtime::index())
     }
+}
 
-    /// Calls the hub, and brings what it says to the inboxes under the same lock, so that every
-    /// member gets it in the hub's order. Then wakes those whose inbox was empty, except `own`,
-    /// who is awake and looks by itself.
-    fn tell<R>(&self, own: Option<ConnId>, call: impl FnOnce(&mut Room) -> R) -> R {
-        let mut woken = Vec::new();
-        let mut room = lock(&self.room);
-        let result = call(&mut room);
-        let Room { hub, members, mail } = &mut *room;
-        hub.take(0, mail);
-        for Mail { to, parcel } in mail.drain(..) {
-            let Some(member) = members.get(to) else { continue };
-            let mut inbox = lock(&member.inbox);
-            if inbox.is_empty() && own != Some(to) {
-                woken.push(Arc::clone(member));
-            }
-            if inbox.push(parcel, &self.launch.settings.limits) {
-                hub.press(to); // Its task has not come to it: whoever speaks waits.
-            }
-        }
-        drop(room);
-        // To wake a thread may be a system call.
-        woken.iter().for_each(|member| _ = member.news.notify(1));
-        result
+/// Wakes tasks. No lock is held meanwhile: to wake a task may be a system call, which wakes the
+/// thread that runs it.
+fn wake_all(tasks: Vec<Arc<Wakeup>>) {
+    for task in tasks {
+        task.notify(1);
     }
+}
+
+/// Accepts connections until the server stops, and then waits until they have ended.
+async fn accept(shared: &'static Shared, listener: TcpListener) {
+    // One channel, two uses. A connection that ends sends a message: a descriptor is free again.
+    // Each connection also holds a sender: when the last one is dropped, the channel is closed, and
+    // all connections have ended.
+    let (alive, ended) = channel::bounded(1);
+    // It listens before the flag is looked at, so that no stop is missed.
+    let mut stopped = shared.stop.listen();
+    while !shared.launch.stop.requested() {
+        let accepted = async { Some(listener.accept().await) };
+        let stopped = async {
+            (&mut stopped).await;
+            None
+        };
+        let Some(accepted) = accepted.or(stopped).await else { break };
+        match accepted {
+            Ok((socket, peer)) => {
+                if let Some(mut connection) = admit(shared, &socket, peer.ip()) {
+                    let alive = alive.clone();
+                    let serving = async move {
+                        connection.serve(&socket).await;
+                        // The place is free before the peer sees the connection close: it can
+                        // connect again at once.
+                        drop(connection);
+                        drop(socket);
+                        // Fails if an earlier end is still in the channel.
+                        let _ = alive.try_send(());
+                    };
+                    EXECUTOR.spawn(serving).detach();
+                }
+            }
+            Err(error) if launch::is_shortage(&error) => {
+                shared.counters().shortages.add(1);
+                // With the end of a connection a descriptor is free again.
+                let pause = async { _ = Timer::after(SHORTAGE_PAUSE).await };
+                pause.or(async { _ = ended.recv().await }).await;
+            }
+            Err(_) => shared.counters().accept_errors.add(1),
+        }
+        yield_now().await; // Lets other tasks run.
+    }
+    drop(listener);
+    drop(alive);
+    while ended.recv().await.is_ok() {}
+}
+
+fn admit(shared: &'static Shared, socket: &TcpStream, peer: IpAddr) -> Option<Connection> {
+    let (launch, now) = (shared.launch, shared.launch.now());
+    let place = launch.admit(socket, peer, shared.counters())?;
+    let (session, outbox) =
+        (Session::new(&launch.settings, now).of(place.peer()), Outbox::default());
+    let wakeup = Arc::new(Wakeup::new());
+    let id = shared.lock_room().open(&place.peer().to_string(), now, Arc::clone(&wakeup));
+    Some(Connection { shared, id, session, outbox, wakeup, read_at: None, _place: place })
 }
 
 /// One connection, owned by its task.
 struct Connection {
-    worker: &'static Worker,
+    shared: &'static Shared,
     id: ConnId,
-    member: Arc<Member>,
     session: Session,
     outbox: Outbox,
-    /// The last read filled the buffer: read again without waiting.
-    more: bool,
-    /// Before the socket: whoever sees the connection end finds the place free.
+    /// Wakes the task. Chat: there is mail in the inbox. Echo: the server stops.
+    wakeup: Arc<Wakeup>,
+    /// The instant, if the task has just read: one look at the clock is enough for a message.
+    read_at: Option<Time>,
     _place: Place,
-    socket: Async<TcpStream>,
 }
 
 impl Connection {
-    /// Waits for whatever comes first, handles it, and asks the protocol what to wait for next.
-    async fn run(&mut self) -> Result<(), Reason> {
-        let member = Arc::clone(&self.member);
-        let mut news = member.news.listen();
-        // Set when it has rung or must ring earlier. That a line moves it later is a comparison.
-        let mut alarm = Timer::never();
-        let mut alarm_at = Time::NEVER;
+    /// Serves the connection to its end. Then its member leaves the chat.
+    async fn serve(&mut self, socket: &TcpStream) {
+        let reason = self.run(socket).await.unwrap_or("Connection reset");
+        let tasks = self.shared.lock_room().leave(self.id, reason);
+        wake_all(tasks);
+    }
+
+    /// In each turn: writes, asks the protocol what to wait for, and waits until the first of that
+    /// has come. Returns why the connection ends, for those who share a channel with the member.
+    async fn run(&mut self, socket: &TcpStream) -> io::Result<&'static str> {
+        let wakeup = Arc::clone(&self.wakeup);
+        let mut notified = wakeup.listen();
+        let mut woken = true; // A notification may have been sent before this task listened.
+        // Set when the deadline comes earlier and when it has fired, not when it moves later.
+        let mut timer = Timer::never();
+        let mut timer_at = Time::NEVER;
+        let mut more = false; // The last read filled the buffer: there is more.
         let mut turns = 0_u8;
-        self.hear_news()?;
         loop {
-            let read = match self.session.next(&self.outbox) {
+            let now = self.read_at.take().unwrap_or_else(|| self.shared.launch.now());
+            if mem::take(&mut woken) {
+                notified = wakeup.listen();
+                self.collect(socket, now);
+            }
+            self.write(socket)?;
+            let read = match self.session.next(now, &self.outbox) {
                 Next::Serve { read } => read,
                 Next::Shut => {
                     // Fails if the peer has gone.
-                    let _ = self.socket.get_ref().shutdown(Shutdown::Write);
+                    let _ = socket.get_ref().shutdown(Shutdown::Write);
                     true
                 }
-                Next::Close => return Ok(()),
+                Next::Close(reason) => return Ok(reason),
             };
             let deadline = self.session.deadline(&self.outbox);
-            if deadline < alarm_at {
-                alarm_at = deadline;
-                alarm.set_after(deadline.after(self.worker.launch.now()));
+            if deadline <= now {
+                self.expire(now);
+                yield_now().await; // Lets other tasks run.
+                continue;
             }
-            // Nothing is lost: what has come is handled in the same poll. The socket comes last and
-            // does not starve: news come only while others run.
-            let more = poll_fn(|cx| {
-                if Pin::new(&mut alarm).poll(cx).is_ready() {
-                    alarm_at = Time::NEVER;
-                    return Poll::Ready(self.expire().map(|()| false));
-                }
-                if Pin::new(&mut news).poll(cx).is_ready() {
-                    news = member.news.listen();
-                    return Poll::Ready(self.hear_news().map(|()| false));
-                }
-                self.poll_socket(cx, read)
-            });
-            // Every 256th turn lets the others go first even if the task never has to wait.
+            if deadline < timer_at {
+                timer_at = deadline;
+                timer.set_after(deadline.after(now));
+            }
+            // Every 256th turn too, if the task never has to wait.
             turns = turns.wrapping_add(1);
-            if more.await? || turns == 0 {
-                yield_now().await;
+            if more || turns == 0 {
+                yield_now().await; // Lets other tasks run.
             }
-            self.worker.counters().wakeups.add(1);
+
+            let unsent = !self.outbox.is_empty();
+            // One future ends the wait, and the others are dropped. No byte is lost with them:
+            // `read` takes bytes from the socket only in the poll in which it also handles them and
+            // returns. `writable` takes none. A notification that has come stays in `notified`.
+            // The socket comes last: notifications come only while other tasks run.
+            let fires = async {
+                (&mut timer).await;
+                timer_at = Time::NEVER;
+                Ok(())
+            };
+            let wakes = async {
+                (&mut notified).await;
+                woken = true;
+                Ok(())
+            };
+            // As `writable().await`, which would make the task larger.
+            let writable = poll_fn(|cx| socket.poll_writable(cx));
+            let takes = async { if unsent { writable.await } else { pending().await } };
+            let reads =
+                async { if read { self.read(socket, &mut more).await } else { pending().await } };
+            fires.or(wakes).or(takes).or(reads).await?;
+            self.shared.counters().wakeups.add(1);
         }
     }
 
-    /// Writes once the socket takes it again, or else reads once. Says if more is likely there.
-    fn poll_socket(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<Result<bool, Reason>> {
-        if !self.outbox.is_empty() && self.socket.poll_writable(cx).is_ready() {
-            return Poll::Ready(self.write().map(|()| false));
-        }
-        if !read {
-            return Poll::Pending;
-        }
-        // On the stack for this one poll: a task that waits holds no buffer.
-        let mut buffer = [const { MaybeUninit::uninit() }; READ_SIZE];
-        let buffer = &mut buffer[..self.worker.launch.read_size()];
-        let input = loop {
-            if !mem::take(&mut self.more) && ready!(self.socket.poll_readable(cx)).is_err() {
-                return Poll::Ready(Err("Out of memory"));
+    /// Waits until bytes have come or the stream has ended, and handles that. Sets `more` if there
+    /// may be more bytes.
+    ///
+    /// Most programs write `socket.read(&mut buffer).await`, with a buffer that lives in the task.
+    /// Here it lives on the stack, after the wait. `readable().await` needs no `poll_fn`. But when
+    /// it is dropped, it forgets that the kernel watches already: that is one more `epoll_ctl`
+    /// whenever another future ends the wait.
+    async fn read(&mut self, socket: &TcpStream, more: &mut bool) -> io::Result<()> {
+        loop {
+            if !mem::take(more) {
+                poll_fn(|cx| socket.poll_readable(cx)).await?;
             }
-            match recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
-                Ok(((input, _), _)) => break input,
-                Err(Errno::AGAIN) => self.worker.counters().would_blocks.add(1),
-                Err(_) => {
-                    self.worker.counters().read_errors.add(1);
-                    return Poll::Ready(Err("Connection reset"));
+            let mut buffer = [const { MaybeUninit::uninit() }; READ_SIZE];
+            match recv(socket, &mut buffer, RecvFlags::empty()) {
+                Ok(((bytes, _), _)) => {
+                    self.received(bytes);
+                    *more = bytes.len() == READ_SIZE;
+                    return Ok(());
+                }
+                Err(Errno::AGAIN) => self.shared.counters().would_blocks.add(1),
+                Err(Errno::INTR) => *more = true, // A signal came first.
+                Err(error) => {
+                    self.shared.counters().read_errors.add(1);
+                    return Err(error.into());
                 }
             }
-        };
-        self.worker.counters().bytes_in.add(input.len() as u64);
-        if input.is_empty() {
-            self.session.end();
         }
-        self.more = input.len() == self.worker.launch.read_size();
-        Poll::Ready(self.handle(input).map(|()| self.more))
     }
 
-    /// Gives `input` to the protocol, and writes what comes back.
-    fn handle(&mut self, input: &[u8]) -> Result<(), Reason> {
-        let (worker, id, now) = (self.worker, self.id, self.worker.launch.now());
-        let lines = match worker.chat {
-            false => self.session.echo(input, now, &mut self.outbox),
-            true => worker.tell(Some(id), |room| {
-                self.session.chat(input, now, |line| room.hub.line(id, line, now))
-            }),
-        };
-        worker.counters().lines.add(lines);
-        worker.launch.burn(lines);
-        if worker.chat { self.deliver() } else { self.write() }
-    }
-
-    fn write(&mut self) -> Result<(), Reason> {
+    /// Writes as much of what is queued as the socket takes now.
+    fn write(&mut self, socket: &TcpStream) -> io::Result<()> {
         while !self.outbox.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = slices.iter_mut().zip(self.outbox.slices());
-            let count = filled.map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count();
-            match self.socket.get_ref().write_vectored(&slices[..count]) {
+            match socket.get_ref().write_vectored(&IoSlices::new(self.outbox.slices())) {
                 Ok(len) => {
-                    self.worker.counters().bytes_out.add(len as u64);
+                    self.shared.counters().bytes_out.add(len as u64);
                     self.outbox.advance(len);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.worker.counters().would_blocks.add(1);
-                    break;
+                    self.shared.counters().would_blocks.add(1);
+                    return Ok(());
                 }
-                Err(_) => {
-                    self.worker.counters().write_errors.add(1);
-                    return Err("Connection reset");
+                Err(error) if error.kind() == ErrorKind::Interrupted => {} // A signal came first.
+                Err(error) => {
+                    self.shared.counters().write_errors.add(1);
+                    return Err(error);
                 }
             }
         }
         Ok(())
     }
 
-    /// There is mail, or the server stops.
-    fn hear_news(&mut self) -> Result<(), Reason> {
-        if self.worker.launch.stop.requested() && !self.worker.chat {
-            self.session.stop(launch::has_unread(&self.socket), &self.outbox);
-            return self.handle(&[]);
-        }
-        self.deliver()
+    /// Bytes have come; or none, which is the end of the stream.
+    fn received(&mut self, bytes: &[u8]) {
+        self.shared.counters().bytes_in.add(bytes.len() as u64);
+        let now = self.shared.launch.now();
+        self.read_at = Some(now);
+        self.handle(Input::Received(bytes), now);
     }
 
-    /// Queues all that is in the inbox, and writes it at once.
-    fn deliver(&mut self) -> Result<(), Reason> {
-        let (worker, now) = (self.worker, self.worker.launch.now());
-        let inbox = mem::take(&mut *lock(&self.member.inbox));
-        if inbox.is_pressed(&worker.launch.settings.limits) {
-            worker.tell(None, |room| room.hub.relieve(self.id));
-        }
-        let mut full = false;
-        for parcel in inbox {
-            full |= self.session.post(parcel, now, &mut self.outbox).is_err();
-        }
-        if full {
-            worker.counters().slow_cut.add(1);
-            worker.tell(None, |room| room.hub.cut(self.id, protocol::SENDQ_EXCEEDED));
-        }
-        self.write()
+    /// Gives `input` to the protocol, which queues what comes back.
+    fn handle(&mut self, input: Input<'_>, now: Time) {
+        let (id, launch) = (self.id, self.shared.launch);
+        let lines = match launch.settings.mode {
+            Mode::Echo => self.session.echo(input, now, &mut self.outbox),
+            Mode::Chat => {
+                self.visit(now, |room, session, outbox| room.chat(id, session, input, now, outbox))
+            }
+        };
+        launch.account(Done { lines, ..Done::default() }, self.shared.counters());
     }
 
-    fn expire(&mut self) -> Result<(), Reason> {
-        let (worker, own) = (self.worker, Some(self.id));
-        let due = self.session.expire(worker.launch.now(), &self.outbox);
-        match worker.counters().expired(due) {
-            Due::Later => return Ok(()),
-            Due::Resume => return self.handle(&[]),
-            Due::Ping => worker.tell(own, |room| room.hub.ping(self.id)),
-            Due::Cut(reason) => worker.tell(own, |room| room.hub.cut(self.id, reason)),
-            Due::Close => return Err("Timed out"),
+    /// The task has been woken from outside. Chat: there may be mail in the inbox. Echo: the server
+    /// may be stopping.
+    fn collect(&mut self, socket: &TcpStream, now: Time) {
+        let launch = self.shared.launch;
+        if launch.settings.mode == Mode::Chat {
+            self.visit(now, |_, _, _| ());
+        } else if launch.stop.requested() {
+            self.session.stop(launch::has_unread(socket), &self.outbox);
         }
-        self.deliver()
     }
 
-    /// Leaves the chat before the socket is closed: whoever sees it closed finds the name free.
-    fn close(self, reason: Reason) {
-        self.worker.tell(None, |room| {
-            room.members.remove(self.id);
-            room.hub.leave(self.id, reason);
-        });
+    /// A deadline has come.
+    fn expire(&mut self, now: Time) {
+        let id = self.id;
+        let due = self.session.expire(now, &self.outbox);
+        self.shared.counters().expired(due);
+        match due {
+            Due::Resume => self.handle(Input::Resume, now),
+            Due::Ping => self.visit(now, |room, _, _| room.ping(id)),
+            Due::Cut(reason) => self.visit(now, |room, _, _| room.cut(id, reason)),
+            Due::Later | Due::Close => {}
+        }
     }
-}
 
-async fn timeout(longest: Duration, what: impl Future<Output = ()>) {
-    let timer = async { _ = Timer::after(longest).await };
-    race(what, timer).await;
-}
-
-/// A panic ends the process, so no lock is found poisoned.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Chat: calls the room under its lock, and moves the mail in the member's inbox to its outbox.
+    /// Then, without the lock, wakes the tasks of the members that have got mail.
+    fn visit<R>(
+        &mut self,
+        now: Time,
+        call: impl FnOnce(&mut TaskRoom, &mut Session, &Outbox) -> R,
+    ) -> R {
+        let mut room = self.shared.lock_room();
+        let result = call(&mut room, &mut self.session, &self.outbox);
+        let exchange = room.exchange(self.id, &mut self.session, &mut self.outbox, now);
+        drop(room);
+        wake_all(exchange.to_wake);
+        self.shared.counters().slow_cut.add(exchange.slow_cut.into());
+        result
+    }
 }

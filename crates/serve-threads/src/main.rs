@@ -1,18 +1,26 @@
 //! Multithreaded synchronous: a thread for each connection, which does one thing after another.
 //!
-//! **Who waits where:** acceptors in `accept`; each connection's thread in `recv`, in echo also in
-//! `send`; in chat each member's second thread, its writer, until there is mail, or in `send`.
+//! **Who waits where:** the acceptors in `accept`; each connection's thread in `recv`, and in echo
+//! also in `send`. In chat each member has a second thread, its writer, which waits until there is
+//! mail, and in `send`.
 //! **What wakes it:** what it waits for, or a timeout. To stop, the sockets are shut down.
 //!
-//! The kernel's scheduler is the event loop. In echo a connection belongs to its thread: no lock.
-//! In chat whoever has got a line queues it for its receivers, and their writers bring it, since a
-//! thread in `recv` cannot see that there is something to send. While a writer waits, lines gather
-//! and leave in one write. [`Room`] is locked before [`State`], and never across a system call.
+//! The kernel's scheduler is the event loop. [`Conn::echo`] is the whole life of a connection, one
+//! call that waits after another, and no other thread touches what is its own.
+//!
+//! A thread in `recv` cannot see that there is something to send. So in chat the thread that has
+//! got a line queues it for its receivers, and their writers send it. While a writer is busy, lines
+//! gather behind it, and then leave in one `send`. [`Room`] is locked before [`Conn::state`], and
+//! in chat neither lock is held across a system call.
+//!
+//! What to do next is `protocol`'s to say ([`Step`]). Here is how this model does it, and waits.
 //!
 //! Run: `cargo run --release -p serve-threads -- --mode chat`
-//! Read next: `serve-epoll-level`, where one thread waits for all sockets at once.
+//! Read next: `examples/bare.rs`, this model without all that a server needs. Then `serve-may`,
+//! which has the same functions in coroutines; `serve-prefork`, where the threads are processes;
+//! and `serve-epoll-level`, where one thread waits for all sockets at once.
 
-mod room;
+mod handed;
 
 use std::io::IoSlice;
 use std::mem::{self, MaybeUninit};
@@ -22,9 +30,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use launch::{Counter, Counters, Failure, Launch, Place};
-use protocol::{ConnId, Due, Hub, Mode, Next, Outbox, Session, Slots};
-use room::Room;
+use launch::{Counter, Counters, Failure, Launch, MOST_SLICES, Place, READ_SIZE};
+use protocol::{ConnId, Done, Duplex, Hub, Input, Mail, Mode, Outbox, Posted, Slots, Step, Time};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, sendmsg};
 
@@ -33,10 +40,11 @@ const STACK: usize = 64 << 10;
 /// Linux lets a process have 65,530 mappings, and a thread takes four: two stacks, two guard pages.
 /// The standard library ends a process whose new thread gets only some, so keep well away.
 const MOST_THREADS: usize = 65_530 / 5;
-/// The most slices in one vectored write.
-const SLICES: usize = 64;
-/// How long to wait in `send`, or for descriptors and threads to be had, before looking again.
+/// How long to wait in `send`, or for a free descriptor or thread, before looking again.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Why a connection ends, for those who shared a channel with it.
+type Reason = &'static str;
 
 fn main() -> ExitCode {
     launch::main(env!("CARGO_PKG_NAME"), "Echo or chat: a blocking thread per connection", serve)
@@ -45,24 +53,24 @@ fn main() -> ExitCode {
 fn serve(launch: &'static Launch) -> Result<(), Failure> {
     let chat = launch.settings.mode == Mode::Chat;
     let hub = chat.then(|| Hub::new(Arc::clone(&launch.settings), 1));
-    let shared: &'static Shared = Box::leak(Box::new(Shared {
-        launch,
-        most: MOST_THREADS / if chat { 2 } else { 1 },
-        room: Mutex::new(Room { conns: Slots::new(0), hub, mail: Vec::new() }),
-        left: Condvar::new(),
-    }));
-    let listeners: &'static [TcpListener] = launch.listen_each()?.leak();
+    let room = Mutex::new(Room { conns: Slots::new(0), hub, mail: Vec::new() });
+    let most = if chat { MOST_THREADS / 2 } else { MOST_THREADS };
+    let left = Condvar::new();
+    let shared: &'static Shared = Box::leak(Box::new(Shared { launch, most, room, left }));
+
+    let listeners: Vec<_> = launch.listeners_each()?.into_iter().flatten().collect();
+    let listeners: &'static [TcpListener] = listeners.leak();
     let mut acceptors = Vec::new();
     for (index, listener) in listeners.iter().enumerate() {
-        let accept = move || shared.accept(listener, launch.counters(index));
-        acceptors.push(thread::Builder::new().spawn(accept).map_err(Failure::of("thread"))?);
+        acceptors.push(Acceptor { shared, counters: launch.counters(index), listener });
     }
     launch.on_stop(|| shared.stop(listeners))?;
-    launch.warn_beyond(shared.most, "a thread takes four of the memory mappings of a process");
-    launch.announce();
-    acceptors.into_iter().for_each(|acceptor| drop(acceptor.join()));
-    let busy = |room: &mut Room| !room.conns.is_empty();
-    drop(shared.left.wait_timeout_while(lock(&shared.room), launch.drain_timeout, busy));
+    launch.warn_beyond(most, "a thread takes four of the memory mappings of a process");
+    launch.run_each(acceptors, Acceptor::run)?;
+
+    // The acceptors have ended. Now the connections.
+    let left = shared.left.wait_while(lock(&shared.room), |room| !room.conns.is_empty());
+    drop(left);
     Ok(())
 }
 
@@ -76,102 +84,150 @@ struct Shared {
     left: Condvar,
 }
 
+/// Who is there. Echo locks it when a connection comes and when it goes, never in between.
+struct Room {
+    conns: Slots<Arc<Conn>>,
+    /// In chat only.
+    hub: Option<Hub>,
+    /// On its way from the hub to the queues; empty when the lock is free.
+    mail: Vec<Mail>,
+}
+
+/// One thread that accepts. Each address has one for each of `--workers`.
+struct Acceptor {
+    shared: &'static Shared,
+    counters: &'static Counters,
+    listener: &'static TcpListener,
+}
+
+/// One connection: what its threads share, and those that have mail for it.
 struct Conn {
     shared: &'static Shared,
     counters: &'static Counters,
     id: ConnId,
-    /// Before the socket: whoever sees the connection end finds the place free.
+    /// In echo the connection's thread keeps it locked for life: no other thread wants it.
+    state: Mutex<Duplex>,
+    /// Holds one of `--max-connections`. It is freed after `state`, whose end is logged, and before
+    /// `socket` is closed, so that a client that sees the connection close can connect again at
+    /// once.
     _place: Place,
     socket: TcpStream,
-    state: Mutex<State>,
-    /// Chat: there is something to write, or nothing any more.
+    /// Chat: there is something to write, or the reader may go on, or the connection is over.
     changed: Condvar,
 }
 
-/// In echo the connection's thread keeps it locked for life: nobody else wants it.
-struct State {
-    session: Session,
-    outbox: Outbox,
-    /// Chat: somebody may wait for `changed`. Whoever tells it takes this back: once is enough.
-    waits: bool,
-    /// Chat: the socket has not taken all of what its writer has.
-    stuck: bool,
-    /// Chat: its writer has not come to a lot of mail, and whoever speaks waits for it.
-    behind: bool,
-    /// Chat: why both threads end.
-    gone: Option<&'static str>,
+/// What a thread receives with.
+struct Receiver {
+    /// Not filled with zeros: an idle connection has not touched its pages.
+    buffer: Box<[MaybeUninit<u8>]>,
+    /// The timeout that the socket has.
+    armed: Duration,
+}
+
+impl Acceptor {
+    fn run(self) -> Result<(), Failure> {
+        let launch = self.shared.launch;
+        while handed::may_accept(launch, self.listener) {
+            match self.listener.accept() {
+                Ok((socket, peer)) => self.admit(socket, peer.ip()),
+                Err(_) if launch.stop.requested() => {}
+                Err(error) if handed::is_taken(&error) => self.counters.would_blocks.add(1),
+                Err(error) if launch::is_shortage(&error) => self.shared.pause(self.counters),
+                Err(_) => self.counters.accept_errors.add(1),
+            }
+            self.counters.wakeups.add(1);
+        }
+        Ok(())
+    }
+
+    fn admit(&self, socket: TcpStream, peer: IpAddr) {
+        let (shared, launch) = (self.shared, self.shared.launch);
+        let Some(place) = launch.admit(&socket, peer, self.counters) else { return };
+        let host = place.peer().to_string();
+        let now = launch.now();
+        let _ = socket.set_write_timeout(Some(TICK));
+        let state = Mutex::new(Duplex::new(&launch.settings, now).of(&host));
+
+        let mut room = lock(&shared.room);
+        if launch.stop.requested() {
+            return; // `stop` has been to all connections, or waits for this lock.
+        }
+        let (id, conn) = room.conns.insert_with(|id| {
+            let counters = launch.counters(id.slot());
+            let changed = Condvar::new();
+            Arc::new(Conn { shared, counters, id, _place: place, socket, state, changed })
+        });
+        let conn = Arc::clone(conn);
+        let chat = room.hub.as_mut().map(|hub| hub.open(id, &host, now)).is_some();
+        drop(room);
+
+        if chat {
+            conn.start(Conn::chat_out);
+            conn.start(Conn::chat_in);
+        } else {
+            conn.start(Conn::echo);
+        }
+    }
 }
 
 impl Shared {
-    fn accept(&'static self, listener: &TcpListener, counters: &Counters) {
-        while !self.launch.stop.requested() {
-            match listener.accept() {
-                Ok((socket, peer)) => self.admit(socket, peer.ip(), counters),
-                Err(_) if self.launch.stop.requested() => {}
-                Err(error) if launch::is_shortage(&error) => self.pause(counters),
-                Err(_) => counters.accept_errors.add(1),
-            }
-            counters.wakeups.add(1);
-        }
-    }
-
-    /// Something has run out. Whoever comes waits in the backlog until somebody leaves, or a while.
+    /// Something has run out. New clients wait in the backlog until a connection ends, or a while.
     fn pause(&self, counters: &Counters) {
         counters.shortages.add(1);
         drop(self.left.wait_timeout(lock(&self.room), TICK));
     }
 
-    fn admit(&'static self, socket: TcpStream, peer: IpAddr, counters: &Counters) {
-        let launch = self.launch;
-        let Some(place) = launch.admit(&socket, peer, counters) else { return };
-        let now = launch.now();
-        let (session, outbox) = (Session::new(&launch.settings, now), Outbox::default());
-        let state = Mutex::new(State {
-            session,
-            outbox,
-            waits: false,
-            stuck: false,
-            behind: false,
-            gone: None,
-        });
-        let _ = socket.set_write_timeout(Some(TICK));
-        let mut room = lock(&self.room);
-        if launch.stop.requested() {
-            return; // `stop` has looked around already, or waits to.
-        }
-        let (id, conn) = room.conns.insert_with(|id| {
-            let (counters, changed) = (launch.counters(id.slot()), Condvar::new());
-            Arc::new(Conn { shared: self, counters, id, socket, state, changed, _place: place })
-        });
-        let conn = Arc::clone(conn);
-        let chat = room.hub.as_mut().map(|hub| hub.open(id, &peer.to_string(), now)).is_some();
-        drop(room);
-        let lives: &[fn(&Conn)] =
-            if chat { &[Conn::chat_out, Conn::chat_in] } else { &[Conn::echo] };
-        lives.iter().for_each(|life| conn.start(*life));
-    }
-
-    /// Members get their last words and then time to end the stream; echo ends where it waits. If
-    /// something has come it does not, and shut down, that side would reset a peer that talks on.
+    /// The server stops. Members get their last words and then time to end the stream.
+    /// An echo client gets the end of the stream where its thread waits in `recv`, unless something
+    /// has come: then the thread does not wait there, and the kernel would answer a peer that goes
+    /// on sending to a socket that is shut down with a reset.
     fn stop(&self, listeners: &[TcpListener]) {
         for listener in listeners {
-            let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+            self.launch.end_accept(listener);
         }
         if self.ask(Hub::shut_down).is_some() {
-            return self.deliver();
+            self.deliver();
+            return;
         }
         let room = lock(&self.room);
-        let conns = room.conns.ids().filter_map(|id| room.conns.get(id));
-        for conn in conns.filter(|conn| !launch::has_unread(&conn.socket)) {
-            let _ = conn.socket.shutdown(Shutdown::Read);
+        for conn in room.conns.ids().filter_map(|id| room.conns.get(id)) {
+            if !launch::has_unread(&conn.socket) {
+                let _ = conn.socket.shutdown(Shutdown::Read);
+            }
+        }
+    }
+
+    /// Chat: calls the hub. What comes of it waits for [`Shared::deliver`].
+    fn ask<T>(&self, call: impl FnOnce(&mut Hub) -> T) -> Option<T> {
+        lock(&self.room).hub.as_mut().map(call)
+    }
+
+    /// Chat: queues the hub's mail for its receivers, and wakes the writers that had nothing to
+    /// do. All members get it in the hub's order, because the hub stays locked until it is queued.
+    fn deliver(&self) {
+        let now = self.launch.now();
+        let mut idle = Vec::new();
+        let mut room = lock(&self.room);
+        let Room { conns, hub: Some(hub), mail } = &mut *room else { return };
+        let done = hub.hand_out(mail, |to, parcel| {
+            let Some(conn) = conns.get(to) else { return Posted::default() };
+            let posted = lock(&conn.state).post(parcel, now);
+            if posted.wake {
+                idle.push(Arc::clone(conn));
+            }
+            posted
+        });
+        drop(room);
+
+        self.launch.account(done, self.launch.counters(0));
+        for conn in idle {
+            conn.changed.notify_all();
         }
     }
 }
 
-type Received<'a> = Result<Option<&'a [u8]>, Errno>;
-
 impl Conn {
-    /// Starts a thread as soon as there is one to be had, or closes when the server stops before.
+    /// Starts a thread as soon as the system has one, or closes when the server stops before.
     fn start(self: &Arc<Conn>, run: fn(&Conn)) {
         loop {
             let conn = Arc::clone(self);
@@ -182,215 +238,228 @@ impl Conn {
             }
             self.shared.pause(self.counters);
             if self.shared.launch.stop.requested() {
-                return self.close();
+                self.close();
+                return;
             }
         }
+    }
+
+    fn echo(&self) {
+        // An error of the socket ends the connection as its end does.
+        let _ = self.echo_lines();
+        self.close();
     }
 
     /// Echo: the whole life of a connection, one call that waits after another.
-    fn echo(&self) {
+    fn echo_lines(&self) -> Result<(), Errno> {
         let launch = self.shared.launch;
-        let mut state = lock(&self.state);
-        let State { session, outbox, .. } = &mut *state;
-        let mut buffer = Box::new_uninit_slice(launch.read_size());
-        let (mut armed, mut stuck, mut told) = (Duration::MAX, false, false);
+        let Duplex { session, outbox, .. } = &mut *lock(&self.state);
+        let mut receiver = Receiver::new();
         let mut now = launch.now();
+        let mut stuck = false;
         loop {
-            if launch.stop.requested() && !mem::replace(&mut told, true) {
+            if launch.stop.requested() {
                 session.stop(launch::has_unread(&self.socket), outbox);
             }
-            let read = match session.next(outbox) {
-                Next::Serve { read } => read,
-                Next::Shut if self.socket.shutdown(Shutdown::Write).is_ok() => continue,
-                Next::Shut | Next::Close => break,
-            };
-            let left = session.deadline(outbox).after(now);
             let mut input = None;
-            if left.is_zero() {
-                let due = self.counters.expired(session.expire(now, outbox));
-                if !matches!(due, Due::Later | Due::Resume) {
-                    break;
+            match session.step(now, outbox, stuck) {
+                Step::Send => {
+                    self.send(outbox, SendFlags::empty())?;
+                    stuck = !outbox.is_empty();
                 }
-            } else if !(outbox.is_empty() || stuck && read) {
-                let Ok(()) = self.write(outbox, SendFlags::empty()) else { break };
-                // A peer may send all it has before it reads: take that, up to the high-water mark.
-                stuck = !outbox.is_empty();
-                if !stuck {
-                    continue;
+                Step::Receive(until) => input = self.receive(&mut receiver, until.after(now))?,
+                Step::ReceiveNow => {
+                    input = self.receive(&mut receiver, Duration::ZERO)?;
+                    stuck = input.is_some();
                 }
-            } else if read {
-                // A shorter timeout does no harm, so while deadlines only move away none is set.
-                if left < armed {
-                    let _ = self.socket.set_read_timeout(Some(left));
-                    armed = left;
+                Step::Pause(until) => thread::sleep(until.after(now)),
+                Step::Resume => input = Some(Input::Resume),
+                step @ Step::Close(_) => {
+                    self.act(step);
+                    return Ok(());
                 }
-                let flags = if stuck { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
-                let Ok(received) = self.read(&mut buffer, flags) else { break };
-                input = received;
-                if input.is_none() {
-                    (armed, stuck) = (Duration::MAX, false);
-                } else if input == Some(&[]) {
-                    session.end();
-                }
-            } else {
-                thread::sleep(left); // As a handler does that waits for its database.
+                step => self.act(step),
             }
+
             now = launch.now();
-            let lines = session.echo(input.unwrap_or_default(), now, outbox);
-            self.counters.lines.add(lines);
-            launch.burn(lines);
+            if let Some(input) = input {
+                let lines = session.echo(input, now, outbox);
+                launch.account(Done { lines, ..Done::default() }, self.counters);
+            }
         }
-        drop(state);
-        self.close();
     }
 
-    /// Chat: the life of a member as far as it is heard. Its writer minds the deadlines meanwhile.
+    /// Chat: the life of the reader, which takes a member's lines. The writer minds the deadlines
+    /// while this waits in `recv`.
     fn chat_in(&self) {
-        let mut buffer = Box::new_uninit_slice(self.shared.launch.read_size());
-        while self.turn(None) {
-            match self.read(&mut buffer, RecvFlags::empty()) {
-                Ok(input) => self.handle(input),
-                Err(_) => self.hang_up("Connection reset"),
+        let mut receiver = Receiver::new();
+        loop {
+            match self.next_step(Duplex::receiver_step) {
+                Step::Receive(_) => match self.receive(&mut receiver, Duration::MAX) {
+                    Ok(Some(input)) => self.handle(input),
+                    Ok(None) => {}
+                    Err(_) => self.hang_up("Connection reset"),
+                },
+                Step::Close(reason) => {
+                    self.hang_up(reason);
+                    self.close();
+                    return;
+                }
+                step => self.act(step),
             }
         }
-        self.close();
     }
 
-    /// Chat: the life of a member as far as it is told something: its writer.
+    /// Chat: the life of the writer, which sends what the member is to get. It first sends what
+    /// the socket takes at once, and if that is nothing waits in `send`: the member does not read.
     fn chat_out(&self) {
+        // It is sent without the lock, and more may gather meanwhile.
         let mut batch = Outbox::default();
-        while self.turn(Some(&mut batch)) {
-            let before = batch.len();
-            let mut sent = self.write(&mut batch, SendFlags::DONTWAIT);
-            if sent.is_ok() && batch.len() == before {
-                self.relieve(true);
-                sent = self.write(&mut batch, SendFlags::empty());
-            }
-            if sent.is_err() {
-                self.hang_up("Connection reset");
+        let mut stuck = false;
+        loop {
+            let step = self.next_step(|state, now| {
+                if batch.is_empty() && mem::take(&mut state.waits) {
+                    self.changed.notify_all(); // The reader may go on, now or at the end.
+                }
+                state.sender_step(now, &mut batch, stuck)
+            });
+            match step {
+                Step::Send => {
+                    let before = batch.len();
+                    let flags = if stuck { SendFlags::empty() } else { SendFlags::DONTWAIT };
+                    if self.send(&mut batch, flags).is_err() {
+                        self.hang_up("Connection reset");
+                    }
+                    stuck = !batch.is_empty() && (stuck || batch.len() == before);
+                }
+                Step::Close(reason) => {
+                    self.hang_up(reason);
+                    return;
+                }
+                step => self.act(step),
             }
         }
     }
 
-    /// Chat: nobody need wait for this member: its writer has come to its mail, or is stuck.
-    fn relieve(&self, stuck: bool) {
-        let mut state = lock(&self.state);
-        state.stuck = stuck;
-        if mem::take(&mut state.behind) {
-            drop(state);
-            self.shared.ask(|hub| hub.relieve(self.id));
-            self.shared.deliver();
-        }
-    }
-
-    /// Chat: waits until the reader may read or, for the writer, its batch is filled, and does what
-    /// is due until then. False: the connection is over.
-    fn turn(&self, mut batch: Option<&mut Outbox>) -> bool {
+    /// Chat: waits until there is something to do for the thread that asks.
+    fn next_step(&self, mut ask: impl FnMut(&mut Duplex, Time) -> Step) -> Step {
         loop {
             let now = self.shared.launch.now();
             let mut state = lock(&self.state);
-            let State { session, outbox, waits, stuck, behind, gone } = &mut *state;
-            if let Some(batch) = batch.as_deref_mut().filter(|batch| batch.is_empty()) {
-                *batch = outbox.take(); // Without a lock it is written, and more may gather.
-                *stuck = false;
-                if mem::take(waits) {
-                    self.changed.notify_all(); // The reader may go on, now or at the end.
-                }
-                if *behind {
-                    drop(state);
-                    self.relieve(false);
-                    continue;
-                }
-            }
-            let left = session.deadline(outbox).after(now);
-            let due = match session.next(outbox) {
-                _ if gone.is_some() => return false,
-                Next::Serve { read } if !left.is_zero() => {
-                    if batch.as_ref().map_or(read, |batch| !batch.is_empty()) {
-                        return true;
-                    }
-                    *waits = true;
-                    drop(self.changed.wait_timeout(state, left));
-                    self.counters.wakeups.add(1);
-                    continue;
-                }
-                Next::Serve { .. } => self.counters.expired(session.expire(now, outbox)),
-                Next::Shut if self.socket.shutdown(Shutdown::Write).is_ok() => continue,
-                Next::Shut | Next::Close => Due::Close,
-            };
-            drop(state);
-            match due {
-                Due::Later => {}
-                Due::Resume => self.handle(None),
-                Due::Ping => drop(self.shared.ask(|hub| hub.ping(self.id))),
-                Due::Cut(reason) => drop(self.shared.ask(|hub| hub.cut(self.id, reason))),
-                Due::Close => self.hang_up("Connection closed"),
-            }
-            self.shared.deliver();
+            let step = ask(&mut state, now);
+            let Step::Pause(until) = step else { return step };
+            state.waits = true;
+            drop(self.changed.wait_timeout(state, until.after(now)));
+            self.counters.wakeups.add(1);
         }
     }
 
-    /// Chat: gives the protocol what has come, or nothing to go on with what it held back, and
-    /// queues what comes of it for those whom it concerns.
-    fn handle(&self, input: Option<&[u8]>) {
-        let (shared, now) = (self.shared, self.shared.launch.now());
-        let lines = shared.ask(|hub| {
-            let session = &mut lock(&self.state).session;
-            if input == Some(&[]) {
-                session.end();
-            }
-            session.chat(input.unwrap_or_default(), now, |line| hub.line(self.id, line, now))
-        });
-        self.counters.lines.add(lines.unwrap_or_default());
-        shared.launch.burn(lines.unwrap_or_default());
+    /// The steps that do not wait. In chat either thread may be given one, and does it.
+    fn act(&self, step: Step) {
+        let shared = self.shared;
+        shared.launch.account(step.done(), self.counters);
+        match step {
+            Step::Resume => self.handle(Input::Resume),
+            Step::Ping => drop(shared.ask(|hub| hub.ping(self.id))),
+            Step::Cut(reason) => drop(shared.ask(|hub| hub.cut(self.id, reason))),
+            Step::Relieve => drop(shared.ask(|hub| hub.relieve(self.id))),
+            // Fails if the peer has gone.
+            Step::Shut => drop(self.socket.shutdown(Shutdown::Write)),
+            _ => {}
+        }
         shared.deliver();
     }
 
-    /// One `recv`. None: nothing has come. Empty: nothing more will come.
-    fn read<'a>(&self, buffer: &'a mut [MaybeUninit<u8>], flags: RecvFlags) -> Received<'a> {
-        let received = rustix::net::recv(&self.socket, buffer, flags);
+    /// Chat: gives the protocol `input`, and queues what comes of it for those whom it concerns.
+    fn handle(&self, input: Input<'_>) {
+        let (shared, now) = (self.shared, self.shared.launch.now());
+        let lines = shared.ask(|hub| {
+            let Duplex { session, outbox, .. } = &mut *lock(&self.state);
+            session.chat(input, now, outbox, self.id, hub)
+        });
+        let done = Done { lines: lines.unwrap_or_default(), ..Done::default() };
+        shared.launch.account(done, self.counters);
+        shared.deliver();
+    }
+
+    /// One `recv`, which waits for at most `left`. `None`: nothing has come.
+    fn receive<'a>(
+        &self,
+        to: &'a mut Receiver,
+        left: Duration,
+    ) -> Result<Option<Input<'a>>, Errno> {
+        let mut flags = RecvFlags::empty();
+        if left.is_zero() {
+            flags = RecvFlags::DONTWAIT;
+        } else if left < to.armed {
+            // A shorter timeout does no harm: none is set while deadlines only move away.
+            let _ = self.socket.set_read_timeout(Some(left));
+            to.armed = left;
+        }
+        let received = rustix::net::recv(&self.socket, &mut to.buffer[..], flags);
         self.counters.wakeups.add(1);
-        let received = received.map(|((bytes, _), _)| Some(&*bytes));
-        let input = received.or_else(|error| self.failed(error, &self.counters.read_errors))?;
-        self.counters.bytes_in.add(input.map_or(0, <[u8]>::len) as u64);
-        Ok(input)
+        match received {
+            Ok(((bytes, _), _)) => {
+                self.counters.bytes_in.add(bytes.len() as u64);
+                Ok(Some(Input::Received(bytes)))
+            }
+            Err(error) => {
+                to.armed = Duration::MAX; // The time has passed, so the next is set anew.
+                self.failed(error, &self.counters.read_errors).map(|()| None)
+            }
+        }
     }
 
     /// One `send`, of as much of what is queued as it takes before its timeout.
-    fn write(&self, outbox: &mut Outbox, flags: SendFlags) -> Result<(), Errno> {
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let filled = slices.iter_mut().zip(outbox.slices());
+    fn send(&self, outbox: &mut Outbox, flags: SendFlags) -> Result<(), Errno> {
         let flags = flags | SendFlags::NOSIGNAL;
-        let sent = match filled.map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count() {
-            1 => rustix::net::send(&self.socket, &slices[0], flags),
-            count => sendmsg(&self.socket, &slices[..count], &mut Default::default(), flags),
+        let mut slices = [IoSlice::new(&[]); MOST_SLICES];
+        let sent = match launch::fill_slices(&mut slices, outbox.slices()) {
+            [slice] => rustix::net::send(&self.socket, slice, flags),
+            slices => sendmsg(&self.socket, slices, &mut Default::default(), flags),
         };
-        let len = sent.or_else(|error| self.failed(error, &self.counters.write_errors))?;
-        self.counters.bytes_out.add(len as u64);
-        outbox.advance(len);
-        Ok(())
+        match sent {
+            Ok(len) => {
+                self.counters.bytes_out.add(len as u64);
+                outbox.advance(len);
+                Ok(())
+            }
+            Err(error) => self.failed(error, &self.counters.write_errors),
+        }
     }
 
-    /// Tells a timeout (or a SIGSTOP: what has a timeout does not go on after it) from an error.
-    fn failed<T: Default>(&self, error: Errno, errors: &Counter) -> Result<T, Errno> {
-        let passed = matches!(error, Errno::AGAIN | Errno::INTR);
-        if passed { &self.counters.would_blocks } else { errors }.add(1);
-        if passed { Ok(T::default()) } else { Err(error) }
+    /// Tells a timeout from an error. A SIGSTOP interrupts what has a timeout: that is none either.
+    fn failed(&self, error: Errno, errors: &Counter) -> Result<(), Errno> {
+        if matches!(error, Errno::AGAIN | Errno::INTR) {
+            self.counters.would_blocks.add(1);
+            return Ok(());
+        }
+        errors.add(1);
+        Err(error)
     }
 
     /// Chat: ends the connection for both of its threads, whatever they wait for.
-    fn hang_up(&self, reason: &'static str) {
-        lock(&self.state).gone.get_or_insert(reason);
+    fn hang_up(&self, reason: Reason) {
+        if lock(&self.state).end(reason) {
+            self.shared.launch.account(Step::Close(reason).done(), self.counters);
+        }
         let _ = self.socket.shutdown(Shutdown::Both);
         self.changed.notify_all();
     }
 
     fn close(&self) {
-        let reason = lock(&self.state).gone.unwrap_or("Connection closed");
-        lock(&self.shared.room).conns.remove(self.id);
+        let reason = lock(&self.state).over().unwrap_or("Connection closed");
+        // The hub first: as soon as it is removed, a new connection may have its slot.
         self.shared.ask(|hub| hub.leave(self.id, reason));
+        lock(&self.shared.room).conns.remove(self.id);
         self.shared.deliver();
         self.shared.left.notify_all();
+    }
+}
+
+impl Receiver {
+    fn new() -> Receiver {
+        Receiver { buffer: Box::new_uninit_slice(READ_SIZE), armed: Duration::MAX }
     }
 }
 

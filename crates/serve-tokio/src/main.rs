@@ -1,391 +1,346 @@
 //! Asynchronous programming: each connection is a task that reads as if it blocked, on tokio.
 //!
-//! **Who waits where:** each task, in one `select!`, for its socket, its deadline and news for its
-//! member; underneath, each thread of the runtime, for all of them, in an unseen `epoll_wait`.
+//! **Who waits where:** each task, in one `select!`, for socket, timer and other tasks.
+//! Underneath, each thread of the runtime waits for all of that, in an unseen `epoll_wait`.
 //! **What wakes it:** the runtime, when the socket is ready (edge-triggered, registered once) or
-//! the deadline has come; another task or the stop signal, through a `Notify`.
+//! the timer fires; another task or the stop signal, through the task's own `Notify`.
 //!
-//! A task is a state machine on the heap, and what it keeps across an `await` every idle connection
-//! pays for: so no task holds a read buffer. It alone owns its socket, session and outbox. What
-//! others have for its member comes through a bounded inbox, so nobody waits for a slow reader.
+//! It is the server of tokio's tutorial, with two differences:
+//! - A task that waits holds no read buffer. All that a task keeps across an `await` is memory that
+//!   an idle connection costs. So the buffer of `Connection::read` is on the stack, and the bytes
+//!   in it are handled before `Connection::read` returns.
+//! - No channel leads to a member. Messages for a member wait in its inbox, which is bounded and
+//!   stands in the `protocol::Room`. So no task waits for a member that reads slowly.
+//!
+//! `runtime.rs` starts the threads that run the tasks.
 //!
 //! Run: `cargo run --release -p serve-tokio -- --flavor multi-thread --workers 2 --mode chat`
-//! Read next: `serve-epoll-level`, the loop hidden here, and `serve-threads`, which really blocks.
+//! Read next: `examples/bare.rs`, this model without all that a server needs. Then
+//! `serve-epoll-level`, the loop that is hidden here, and `serve-threads`, which really blocks.
+
+mod runtime;
 
 use std::future::poll_fn;
-use std::io::{ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::mem::{self, MaybeUninit};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::thread;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use launch::{Counters, Failure, Launch, Place, READ_SIZE};
-use protocol::{ConnId, Due, Hub, Inbox, Mail, Mode, Next, Outbox, Session, Slots, Time};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use launch::{Counters, Failure, IoSlices, Place, READ_SIZE};
+use protocol::{ConnId, Done, Due, Input, Mode, Next, Outbox, Room, Session, Time};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::net::tcp::ReadHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, worker_index};
-use tokio::sync::Notify;
-use tokio::task::{coop, yield_now};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
-/// The most slices in one vectored write.
-const SLICES: usize = 64;
-/// How long to leave the listener alone when there are no descriptors to be had.
+use crate::runtime::Launch;
+
+/// How long to leave a listener alone when the process has run out of descriptors.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why a connection ends, for those who shared a channel with it.
-type Reason = &'static str;
+/// What wakes a task from outside.
+type Wakeup = Notify;
 
-#[derive(clap::Args)]
-struct Extra {
-    /// Who runs the tasks
-    #[arg(long, value_enum, default_value = "current-thread")]
-    flavor: Flavor,
-}
-
-#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Flavor {
-    /// One thread
-    CurrentThread,
-    /// As many threads as --workers, which steal tasks from each other
-    MultiThread,
-    /// A single-threaded runtime on each of --workers threads, each with its own listener
-    PerCore,
-}
+/// What the tasks of the connections share.
+type TaskRoom = Room<Arc<Wakeup>>;
 
 fn main() -> ExitCode {
     let about = "Echo or chat on tokio: a task for each connection";
     launch::main(env!("CARGO_PKG_NAME"), about, serve)
 }
 
-fn serve(launch: &'static Launch<Extra>) -> Result<(), Failure> {
-    let flavor = launch.extra.flavor;
-    if flavor == Flavor::CurrentThread && launch.workers > 1 {
-        let hint = "for more --workers choose --flavor multi-thread or per-core";
-        return Err(Failure::Usage(format!("--flavor current-thread is one thread: {hint}")));
-    }
-    let hub = Hub::new(Arc::clone(&launch.settings), 1);
-    let room = Room { hub, members: Slots::new(0), mail: Vec::new() };
-    let room: &'static Mutex<Room> = Box::leak(Box::new(Mutex::new(room)));
-    let (chat, per_core) = (launch.settings.mode == Mode::Chat, flavor == Flavor::PerCore);
-    let listeners = if per_core { launch.listen_each()? } else { vec![launch.listen()?] };
-    let (mut workers, mut threads) = (Vec::new(), Vec::new());
-    for (index, listener) in listeners.into_iter().enumerate() {
-        let mut builder = match flavor {
-            Flavor::MultiThread => Builder::new_multi_thread(),
-            Flavor::CurrentThread | Flavor::PerCore => Builder::new_current_thread(),
-        };
-        // A single-threaded runtime ignores their number.
-        builder.worker_threads(launch.workers).enable_io().enable_time();
-        let runtime = builder.build().map_err(Failure::of("runtime"))?;
-        listener.set_nonblocking(true).map_err(Failure::of("listener"))?;
-        let register = async { TcpListener::from_std(listener) };
-        let listener = runtime.block_on(register).map_err(Failure::of("listener"))?;
-        let (open, freed, stop) = (AtomicUsize::new(0), Notify::new(), Notify::new());
-        let worker = Worker { launch, chat, room, index, open, freed, stop };
-        let worker: &'static Worker = Box::leak(Box::new(worker));
-        // Spawned, so that in every flavour it runs where the connections do.
-        let run = move || runtime.block_on(runtime.spawn(accept(worker, listener)));
-        threads.push(thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?);
-        workers.push(worker);
-    }
-    launch.on_stop(move || stop(&workers))?;
-    launch.announce();
-    threads.into_iter().for_each(|thread| drop(thread.join()));
-    Ok(())
+fn serve(launch: &'static Launch) -> Result<(), Failure> {
+    let room = Mutex::new(Room::new(&launch.settings));
+    let shared: &'static Shared = Box::leak(Box::new(Shared { launch, room, stop: Wakeup::new() }));
+    launch.on_stop(|| shared.stop())?;
+    runtime::run(shared)
 }
 
-/// Who is there, and in chat what they say to each other: what all connections share.
-struct Room {
-    hub: Hub,
-    members: Slots<Arc<Member>>,
-    /// On its way from the hub to the inboxes; empty when the lock is free.
-    mail: Vec<Mail>,
-}
-
-/// The side of a connection that other tasks see.
-#[derive(Default)]
-struct Member {
-    /// The inbox is no longer empty, or the server stops.
-    news: Notify,
-    /// Locked after the room, if both are.
-    inbox: Mutex<Inbox>,
-}
-
-/// A listener and its connections.
-struct Worker {
-    launch: &'static Launch<Extra>,
-    chat: bool,
+/// What all tasks share.
+struct Shared {
+    launch: &'static Launch,
     /// Its lock is never held across a system call or an `await`. In echo it is taken when a
     /// connection comes and when it goes.
-    room: &'static Mutex<Room>,
-    index: usize,
-    /// How many connections there are.
-    open: AtomicUsize,
-    /// One of them has been closed. Only the task that accepts waits for it.
-    freed: Notify,
-    /// The server stops. The connections hear it from their members.
-    stop: Notify,
+    room: Mutex<TaskRoom>,
+    /// The server stops: the tasks that accept wait for it.
+    stop: Wakeup,
 }
 
-async fn accept(worker: &'static Worker, listener: TcpListener) {
-    loop {
+impl Shared {
+    fn lock_room(&self) -> MutexGuard<'_, TaskRoom> {
+        // A panic ends the process, so no lock is found poisoned.
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server stops. A connection that is accepted from now on finds out by itself.
+    fn stop(&self) {
+        self.stop.notify_waiters();
+        let tasks = self.lock_room().shut_down();
+        wake_all(tasks);
+    }
+
+    /// The counters of the thread that runs the task now. No other thread writes to their cache
+    /// lines.
+    fn counters(&self) -> &'static Counters {
+        self.launch.counters(runtime::index())
+    }
+}
+
+/// Wakes tasks. No lock is held meanwhile: to wake a task may be a system call, which wakes the
+/// thread that runs it.
+fn wake_all(tasks: Vec<Arc<Wakeup>>) {
+    for task in tasks {
+        task.notify_one();
+    }
+}
+
+/// Accepts connections until the server stops, and then waits until they have ended.
+async fn accept(shared: &'static Shared, listener: TcpListener) {
+    // One channel, two uses. A connection that ends sends a message: a descriptor is free again.
+    // Each connection also holds a sender: when the last one is dropped, the channel is closed, and
+    // all connections have ended.
+    let (alive, mut ended) = mpsc::channel(1);
+    // `notified()` hears `notify_waiters` from its creation on, before it is polled. So it is made
+    // before the flag is looked at, and no stop is missed.
+    let mut stopped = pin!(shared.stop.notified());
+    while !shared.launch.stop.requested() {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = worker.stop.notified() => break,
+            () = &mut stopped => break,
         };
         match accepted {
-            Ok((socket, peer)) => admit(worker, socket, peer.ip()),
-            Err(error) if launch::is_shortage(&error) => {
-                worker.counters().shortages.add(1);
-                let _ = timeout(SHORTAGE_PAUSE, worker.freed.notified()).await;
+            Ok((mut socket, peer)) => {
+                if let Some(mut connection) = admit(shared, &socket, peer.ip()) {
+                    let alive = alive.clone();
+                    let serving = async move {
+                        connection.serve(&mut socket).await;
+                        // The place is free before the peer sees the connection close: it can
+                        // connect again at once.
+                        drop(connection);
+                        drop(socket);
+                        // Fails if an earlier end is still in the channel.
+                        let _ = alive.try_send(());
+                    };
+                    tokio::spawn(serving);
+                }
             }
-            Err(_) => worker.counters().accept_errors.add(1),
+            Err(error) if launch::is_shortage(&error) => {
+                shared.counters().shortages.add(1);
+                // With the end of a connection a descriptor is free again.
+                let _ = timeout(SHORTAGE_PAUSE, ended.recv()).await;
+            }
+            Err(_) => shared.counters().accept_errors.add(1),
         }
     }
     drop(listener);
-    let drained = async {
-        while worker.open.load(Ordering::Acquire) > 0 {
-            worker.freed.notified().await;
-        }
-    };
-    let _ = timeout(worker.launch.drain_timeout, drained).await;
+    drop(alive);
+    while ended.recv().await.is_some() {}
 }
 
-fn admit(worker: &'static Worker, socket: TcpStream, peer: IpAddr) {
-    let (launch, now) = (worker.launch, worker.launch.now());
-    let Some(_place) = launch.admit(&socket, peer, worker.counters()) else { return };
-    let member = Arc::new(Member::default());
-    let id = worker.tell(None, |room| {
-        let id = room.members.insert(Arc::clone(&member)).0;
-        if worker.chat {
-            room.hub.open(id, &peer.to_string(), now);
-        }
-        id
-    });
-    let (session, outbox) = (Session::new(&launch.settings, now), Outbox::default());
-    let mut conn = Connection { worker, id, member, session, outbox, _place, socket };
-    worker.open.fetch_add(1, Ordering::Relaxed);
-    tokio::spawn(async move {
-        let reason = conn.run().await.err();
-        conn.close(reason.unwrap_or("Connection closed"));
-        worker.open.fetch_sub(1, Ordering::Release);
-        worker.freed.notify_one();
-    });
-}
-
-/// The server was told to stop. Whoever is accepted from now on finds out by itself.
-fn stop(workers: &[&'static Worker]) {
-    let members: Vec<_> = workers[0].tell(None, |room| {
-        room.hub.shut_down();
-        room.members.ids().filter_map(|id| room.members.get(id).cloned()).collect()
-    });
-    members.iter().for_each(|member| member.news.notify_one());
-    workers.iter().for_each(|worker| worker.stop.notify_one());
-}
-
-impl Worker {
-    /// A task that moves counts where it runs, on a cache line that no other thread writes to.
-    fn counters(&self) -> &'static Counters {
-        self.launch.counters(self.index + worker_index().unwrap_or_default())
-    }
-
-    /// Calls the hub, and brings what it says to the inboxes under the same lock, so that every
-    /// member gets it in the hub's order. Then wakes those whose inbox was empty, except `own`,
-    /// who is awake and looks by itself.
-    fn tell<R>(&self, own: Option<ConnId>, call: impl FnOnce(&mut Room) -> R) -> R {
-        let mut woken = Vec::new();
-        let mut room = lock(self.room);
-        let result = call(&mut room);
-        let Room { hub, members, mail } = &mut *room;
-        hub.take(0, mail);
-        for Mail { to, parcel } in mail.drain(..) {
-            let Some(member) = members.get(to) else { continue };
-            let mut inbox = lock(&member.inbox);
-            if inbox.is_empty() && own != Some(to) {
-                woken.push(Arc::clone(member));
-            }
-            if inbox.push(parcel, &self.launch.settings.limits) {
-                hub.press(to); // Its task has not come to it: whoever speaks waits.
-            }
-        }
-        drop(room);
-        // To wake a thread may be a system call.
-        woken.iter().for_each(|member| member.news.notify_one());
-        result
-    }
+fn admit(shared: &'static Shared, socket: &TcpStream, peer: IpAddr) -> Option<Connection> {
+    let (launch, now) = (shared.launch, shared.launch.now());
+    let place = launch.admit(socket, peer, shared.counters())?;
+    let (session, outbox) =
+        (Session::new(&launch.settings, now).of(place.peer()), Outbox::default());
+    let wakeup = Arc::new(Wakeup::new());
+    let id = shared.lock_room().open(&place.peer().to_string(), now, Arc::clone(&wakeup));
+    Some(Connection { shared, id, session, outbox, wakeup, read_at: None, _place: place })
 }
 
 /// One connection, owned by its task.
 struct Connection {
-    worker: &'static Worker,
+    shared: &'static Shared,
     id: ConnId,
-    member: Arc<Member>,
     session: Session,
     outbox: Outbox,
-    /// Before the socket: whoever sees the connection end finds the place free.
+    /// Wakes the task. Chat: there is mail in the inbox. Echo: the server stops.
+    wakeup: Arc<Wakeup>,
+    /// The instant, if the task has just read: one look at the clock is enough for a message.
+    read_at: Option<Time>,
     _place: Place,
-    socket: TcpStream,
 }
 
 impl Connection {
-    /// Waits for whatever comes first, handles it, and asks the protocol what to wait for next.
-    async fn run(&mut self) -> Result<(), Reason> {
-        let member = Arc::clone(&self.member);
-        let mut news = pin!(member.news.notified());
-        // Set when it has rung or must ring earlier. That a line moves it later is a comparison.
-        let mut alarm = pin!(sleep(Duration::ZERO));
-        let mut alarm_at = Time::NEVER;
-        self.hear_news()?;
+    /// Serves the connection to its end. Then its member leaves the chat.
+    async fn serve(&mut self, socket: &mut TcpStream) {
+        let reason = self.run(socket).await.unwrap_or("Connection reset");
+        let tasks = self.shared.lock_room().leave(self.id, reason);
+        wake_all(tasks);
+    }
+
+    /// In each turn: writes, asks the protocol what to wait for, and waits until the first of that
+    /// has come. Returns why the connection ends, for those who share a channel with the member.
+    async fn run(&mut self, socket: &mut TcpStream) -> io::Result<&'static str> {
+        let wakeup = Arc::clone(&self.wakeup);
+        let mut notified = pin!(wakeup.notified());
+        // Looks once at the start: nothing notifies a connection that is opened after the stop.
+        let mut woken = true;
+        // Set when the deadline comes earlier and when it has fired, not when it moves later.
+        let mut timer = pin!(sleep(Duration::ZERO));
+        let mut timer_at = Time::NEVER;
+        let mut more = false; // The last read filled the buffer: there is more.
+        let (mut reader, mut writer) = socket.split();
         loop {
-            let read = match self.session.next(&self.outbox) {
+            let now = self.read_at.take().unwrap_or_else(|| self.shared.launch.now());
+            if mem::take(&mut woken) {
+                notified.set(wakeup.notified());
+                self.collect(reader.as_ref(), now);
+            }
+            self.write(writer.as_ref())?;
+            let read = match self.session.next(now, &self.outbox) {
                 Next::Serve { read } => read,
                 Next::Shut => {
-                    // Fails if the peer has gone.
-                    let _ = poll_fn(|cx| Pin::new(&mut self.socket).poll_shutdown(cx)).await;
+                    let _ = writer.shutdown().await; // Fails if the peer has gone.
                     true
                 }
-                Next::Close => return Ok(()),
+                Next::Close(reason) => return Ok(reason),
             };
             let deadline = self.session.deadline(&self.outbox);
-            if deadline < alarm_at {
-                alarm_at = deadline;
-                alarm.as_mut().reset(Instant::now() + deadline.after(self.worker.launch.now()));
+            if deadline <= now {
+                self.expire(now);
+                yield_now().await; // Lets other tasks run.
+                continue;
             }
-            coop::consume_budget().await;
-            // Nothing is lost with those who lose: what was read has been handled in the same poll,
-            // and a notification is kept. None is preferred, so none starves.
+            if deadline < timer_at {
+                timer_at = deadline;
+                timer.as_mut().reset(Instant::now() + deadline.after(now));
+            }
+            if mem::take(&mut more) {
+                yield_now().await; // Lets other tasks run.
+            }
+
+            let unsent = !self.outbox.is_empty();
+            // As `writable().await`, which would make the task larger.
+            let writable = poll_fn(|cx| writer.as_ref().poll_write_ready(cx));
+            // One future ends the wait, and the others are dropped. No byte is lost with them:
+            // `read` takes bytes from the socket only in the poll in which it also handles them and
+            // returns. `writable` takes none. A notification that has come stays in `notified`.
+            // `select!` polls in random order, so none of them starves.
             tokio::select! {
-                () = &mut news => {
-                    news.set(member.news.notified());
-                    self.hear_news()?;
+                result = self.read(&mut reader, &mut more), if read => result?,
+                result = writable, if unsent => result?,
+                () = &mut notified => woken = true,
+                () = &mut timer, if timer_at < Time::NEVER => timer_at = Time::NEVER,
+            }
+            self.shared.counters().wakeups.add(1);
+        }
+    }
+
+    /// Waits until bytes have come or the stream has ended, and handles that. Sets `more` if there
+    /// may be more bytes.
+    ///
+    /// Most programs write `socket.read(&mut buffer).await`, with a buffer that lives in the task.
+    /// Here it lives on the stack, for one poll, so that poll must also handle what it has read.
+    /// `readable().await` and `try_read` need no `poll_fn`, but one more `recv` for each message:
+    /// only `poll_read` knows from a buffer that is not full that there is no more.
+    async fn read(&mut self, reader: &mut ReadHalf<'_>, more: &mut bool) -> io::Result<()> {
+        poll_fn(|cx| {
+            let mut buffer = [const { MaybeUninit::uninit() }; READ_SIZE];
+            let mut buffer = ReadBuf::uninit(&mut buffer);
+            match ready!(Pin::new(&mut *reader).poll_read(cx, &mut buffer)) {
+                Ok(()) => {
+                    self.received(buffer.filled());
+                    *more = buffer.remaining() == 0;
+                    Poll::Ready(Ok(()))
                 }
-                more = poll_fn(|cx| self.poll_socket(cx, read)) => if more? {
-                    yield_now().await; // The others first.
-                },
-                () = &mut alarm, if alarm_at < Time::NEVER => {
-                    alarm_at = Time::NEVER;
-                    self.expire()?;
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    *more = true; // A signal came first.
+                    Poll::Ready(Ok(()))
+                }
+                Err(error) => {
+                    self.shared.counters().read_errors.add(1);
+                    Poll::Ready(Err(error))
                 }
             }
-            self.worker.counters().wakeups.add(1);
-        }
+        })
+        .await
     }
 
-    /// Writes once the socket takes it again, or else reads once. Says if more is likely there.
-    fn poll_socket(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<Result<bool, Reason>> {
-        if !self.outbox.is_empty() && self.socket.poll_write_ready(cx).is_ready() {
-            return Poll::Ready(self.write().map(|()| false));
-        }
-        if !read {
-            return Poll::Pending;
-        }
-        // On the stack for this one poll: a task that waits holds no buffer.
-        let mut buffer = [const { MaybeUninit::uninit() }; READ_SIZE];
-        let mut buffer = ReadBuf::uninit(&mut buffer[..self.worker.launch.read_size()]);
-        if ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer)).is_err() {
-            self.worker.counters().read_errors.add(1);
-            return Poll::Ready(Err("Connection reset"));
-        }
-        self.worker.counters().bytes_in.add(buffer.filled().len() as u64);
-        if buffer.filled().is_empty() {
-            self.session.end();
-        }
-        Poll::Ready(self.handle(buffer.filled()).map(|()| buffer.remaining() == 0))
-    }
-
-    /// Gives `input` to the protocol, and writes what comes back.
-    fn handle(&mut self, input: &[u8]) -> Result<(), Reason> {
-        let (worker, id, now) = (self.worker, self.id, self.worker.launch.now());
-        let lines = match worker.chat {
-            false => self.session.echo(input, now, &mut self.outbox),
-            true => worker.tell(Some(id), |room| {
-                self.session.chat(input, now, |line| room.hub.line(id, line, now))
-            }),
-        };
-        worker.counters().lines.add(lines);
-        worker.launch.burn(lines);
-        if worker.chat { self.deliver() } else { self.write() }
-    }
-
-    fn write(&mut self) -> Result<(), Reason> {
+    /// Writes as much of what is queued as the socket takes now.
+    fn write(&mut self, socket: &TcpStream) -> io::Result<()> {
         while !self.outbox.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = slices.iter_mut().zip(self.outbox.slices());
-            let count = filled.map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count();
-            match self.socket.try_write_vectored(&slices[..count]) {
+            match socket.try_write_vectored(&IoSlices::new(self.outbox.slices())) {
                 Ok(len) => {
-                    self.worker.counters().bytes_out.add(len as u64);
+                    self.shared.counters().bytes_out.add(len as u64);
                     self.outbox.advance(len);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.worker.counters().would_blocks.add(1);
-                    break;
+                    self.shared.counters().would_blocks.add(1);
+                    return Ok(());
                 }
-                Err(_) => {
-                    self.worker.counters().write_errors.add(1);
-                    return Err("Connection reset");
+                Err(error) if error.kind() == ErrorKind::Interrupted => {} // A signal came first.
+                Err(error) => {
+                    self.shared.counters().write_errors.add(1);
+                    return Err(error);
                 }
             }
         }
         Ok(())
     }
 
-    /// There is mail, or the server stops.
-    fn hear_news(&mut self) -> Result<(), Reason> {
-        if self.worker.launch.stop.requested() && !self.worker.chat {
-            self.session.stop(launch::has_unread(&self.socket), &self.outbox);
-            return self.handle(&[]);
-        }
-        self.deliver()
+    /// Bytes have come; or none, which is the end of the stream.
+    fn received(&mut self, bytes: &[u8]) {
+        self.shared.counters().bytes_in.add(bytes.len() as u64);
+        let now = self.shared.launch.now();
+        self.read_at = Some(now);
+        self.handle(Input::Received(bytes), now);
     }
 
-    /// Queues all that is in the inbox, and writes it at once.
-    fn deliver(&mut self) -> Result<(), Reason> {
-        let (worker, now) = (self.worker, self.worker.launch.now());
-        let inbox = mem::take(&mut *lock(&self.member.inbox));
-        if inbox.is_pressed(&worker.launch.settings.limits) {
-            worker.tell(None, |room| room.hub.relieve(self.id));
-        }
-        let mut full = false;
-        for parcel in inbox {
-            full |= self.session.post(parcel, now, &mut self.outbox).is_err();
-        }
-        if full {
-            worker.counters().slow_cut.add(1);
-            worker.tell(None, |room| room.hub.cut(self.id, protocol::SENDQ_EXCEEDED));
-        }
-        self.write()
+    /// Gives `input` to the protocol, which queues what comes back.
+    fn handle(&mut self, input: Input<'_>, now: Time) {
+        let (id, launch) = (self.id, self.shared.launch);
+        let lines = match launch.settings.mode {
+            Mode::Echo => self.session.echo(input, now, &mut self.outbox),
+            Mode::Chat => {
+                self.visit(now, |room, session, outbox| room.chat(id, session, input, now, outbox))
+            }
+        };
+        launch.account(Done { lines, ..Done::default() }, self.shared.counters());
     }
 
-    fn expire(&mut self) -> Result<(), Reason> {
-        let (worker, own) = (self.worker, Some(self.id));
-        let due = self.session.expire(worker.launch.now(), &self.outbox);
-        match worker.counters().expired(due) {
-            Due::Later => return Ok(()),
-            Due::Resume => return self.handle(&[]),
-            Due::Ping => worker.tell(own, |room| room.hub.ping(self.id)),
-            Due::Cut(reason) => worker.tell(own, |room| room.hub.cut(self.id, reason)),
-            Due::Close => return Err("Timed out"),
+    /// The task has been woken from outside. Chat: there may be mail in the inbox. Echo: the server
+    /// may be stopping.
+    fn collect(&mut self, socket: &TcpStream, now: Time) {
+        let launch = self.shared.launch;
+        if launch.settings.mode == Mode::Chat {
+            self.visit(now, |_, _, _| ());
+        } else if launch.stop.requested() {
+            self.session.stop(launch::has_unread(socket), &self.outbox);
         }
-        self.deliver()
     }
 
-    /// Leaves the chat before the socket is closed: whoever sees it closed finds the name free.
-    fn close(self, reason: Reason) {
-        self.worker.tell(None, |room| {
-            room.members.remove(self.id);
-            room.hub.leave(self.id, reason);
-        });
+    /// A deadline has come.
+    fn expire(&mut self, now: Time) {
+        let id = self.id;
+        let due = self.session.expire(now, &self.outbox);
+        self.shared.counters().expired(due);
+        match due {
+            Due::Resume => self.handle(Input::Resume, now),
+            Due::Ping => self.visit(now, |room, _, _| room.ping(id)),
+            Due::Cut(reason) => self.visit(now, |room, _, _| room.cut(id, reason)),
+            Due::Later | Due::Close => {}
+        }
     }
-}
 
-/// A panic ends the process, so no lock is found poisoned.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Chat: calls the room under its lock, and moves the mail in the member's inbox to its outbox.
+    /// Then, without the lock, wakes the tasks of the members that have got mail.
+    fn visit<R>(
+        &mut self,
+        now: Time,
+        call: impl FnOnce(&mut TaskRoom, &mut Session, &Outbox) -> R,
+    ) -> R {
+        let mut room = self.shared.lock_room();
+        let result = call(&mut room, &mut self.session, &self.outbox);
+        let exchange = room.exchange(self.id, &mut self.session, &mut self.outbox, now);
+        drop(room);
+        wake_all(exchange.to_wake);
+        self.shared.counters().slow_cut.add(exchange.slow_cut.into());
+        result
+    }
 }

@@ -1,39 +1,51 @@
-//! Asynchronous I/O: one loop tells the kernel what to do, and hears when it is done.
+//! Asynchronous I/O: one loop tells the kernel what to do, and learns when it is done.
 //!
 //! **Who waits where:** each worker, in `io_uring_enter`, for all that it has asked for.
-//! **What wakes it:** a completion, the next deadline, or a message from another worker's ring,
-//! sent when the server stops and when there is mail for one of its members.
+//! **What wakes it:** a completion, the next deadline, or a message to its ring. Another worker
+//! sends one when it has mail for a member here, and the stop signal sends one to each worker.
 //!
-//! No socket is asked whether it is ready. The listener is told once to accept and each socket once
-//! to receive, into buffers of the ring that are lent when there is something to put there; both
-//! complete again and again (multishot) until one says that no more comes, and is told anew. What a
-//! turn has to send goes to the kernel in the call that waits for the next. The price: the kernel
-//! reads and writes our memory on its own. What it sends must stay where it is until it says so,
-//! and a connection that is closed stays until the last that was asked for it has completed; the
-//! generation in its [`ConnId`] keeps that from the next tenant of its slot. What the compiler
-//! cannot check of this is in `ring.rs`.
+//! No socket is asked whether it is ready. One request accepts from each listener, and one receives
+//! from each socket, into buffers of the ring: the kernel takes a buffer only when bytes have come.
+//! Such a request completes again and again (multishot), until a completion says that it was the
+//! last. Then it is made again. What a turn has to send goes to the kernel in the call that waits
+//! for the next turn.
+//!
+//! The price: from a request to its completion the kernel may use the memory that the request
+//! names. Bytes that are being sent must neither move nor change. A connection that is closed stays
+//! in [`Worker::leaving`] until its last request has completed. Each [`ConnId`] contains a
+//! generation, so a late completion is not taken for one of the next connection in the same slot.
+//! What the compiler cannot check of this is in `ring.rs`.
+//!
+//! In chat each connection is a member. The hub (`protocol::Hub`) hears the lines of all members
+//! and decides what each of them is told: that is the member's mail. All workers share one hub.
+//!
+//! What is common to all event loops (the connections, what is queued, which deadline is next, what
+//! the hub has sent) is in `protocol::Connections`, which never waits; the order of its calls is
+//! drawn at the top of `protocol/src/connections/mod.rs`. This file is the waiting. A turn is one
+//! pass of its loop.
 //!
 //! Run: `cargo run --release -p serve-uring -- --mode chat`
-//! Read next: `serve-epoll-level`, which is told what is ready instead of what is done, and
-//! `serve-compio`, whose runtime hides this loop.
+//! Read first: `examples/bare.rs`, this model without all that a server needs. Read next:
+//! `serve-epoll-level`, which learns what is ready instead of what is done, and `serve-compio`,
+//! whose runtime hides this loop.
 
 mod ring;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use launch::{Counters, Failure, Launch, Place};
-use protocol::{ConnId, Deadlines, Due, Hub, Mail, Mode, Next, Outbox, Session, Slots, Time};
+use protocol::{ConnId, Connection, Connections, Hub, Mode, Next, Time};
 
-use crate::ring::{Bell, Completion, Flight, Received, Ring, Sizes};
+use crate::ring::{Completion, Flight, Received, Ring, Sizes, Waker};
 
-/// How long to leave the listener alone when there are no descriptors to be had.
+/// How long to leave the listeners alone when there are no descriptors left.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -42,128 +54,167 @@ fn main() -> ExitCode {
 }
 
 fn serve(launch: &'static Launch<Sizes>) -> Result<(), Failure> {
-    let hub = Hub::new(Arc::clone(&launch.settings), launch.workers);
-    let rings: Result<Vec<_>, _> = (0..launch.workers).map(|_| Ring::new(launch)).collect();
-    let (rings, mut bell) = (rings?, Bell::new()?);
-    let doors: Result<Vec<_>, _> = rings.iter().map(Ring::door).collect();
-    let shared: &'static Shared = Box::leak(Box::new(Shared {
-        launch,
-        doors: doors.map_err(Failure::of("io_uring"))?,
-        hub: (launch.settings.mode == Mode::Chat).then(|| Mutex::new(hub)),
-    }));
-
-    let mut threads = Vec::new();
-    for (index, (listener, ring)) in launch.listen_each()?.into_iter().zip(rings).enumerate() {
-        let worker = Worker::new(index, shared, listener, ring);
-        let run = || worker.run().unwrap_or_else(|failure| launch.abort(&failure));
-        threads.push(thread::Builder::new().spawn(run).map_err(Failure::of("thread"))?);
+    let (mut rings, mut ring_fds) = (Vec::new(), Vec::new());
+    for _ in 0..launch.workers {
+        let ring = Ring::new(launch)?;
+        ring_fds.push(ring.fd().map_err(Failure::of("io_uring"))?);
+        rings.push(ring);
     }
-    launch.on_stop(move || shared.doors.iter().for_each(|door| bell.ring(door)))?;
-    launch.announce();
-    threads.into_iter().for_each(|thread| drop(thread.join()));
-    Ok(())
+    // The thread of the signals has a ring of its own: a message to a ring is sent from a ring.
+    let mut waker = Waker::new()?;
+    let hub = || Mutex::new(Hub::new(Arc::clone(&launch.settings), launch.workers));
+    let hub = (launch.settings.mode == Mode::Chat).then(hub);
+    let shared: &'static Shared = Box::leak(Box::new(Shared { launch, ring_fds, hub }));
+
+    let (ready, started) = mpsc::channel();
+    let mut workers = Vec::new();
+    for (index, (listeners, ring)) in launch.listeners_each()?.into_iter().zip(rings).enumerate() {
+        workers.push(Worker::new(index, shared, listeners, ring, ready.clone()));
+    }
+    launch.on_stop(move || shared.ring_fds.iter().for_each(|fd| waker.wake(fd)))?;
+    launch.run_each_when(workers, Worker::run, || started.iter().take(launch.workers).collect())
 }
 
 /// What all workers share.
 struct Shared {
     launch: &'static Launch<Sizes>,
-    /// Where each worker's ring can be told something.
-    doors: Vec<OwnedFd>,
+    /// One for each worker: a message to its ring ends the worker's wait.
+    ring_fds: Vec<OwnedFd>,
     /// In chat only. Its lock is never held across a system call.
     hub: Option<Mutex<Hub>>,
+}
+
+impl Shared {
+    fn lock_hub(&self) -> Option<MutexGuard<'_, Hub>> {
+        // A panic ends the process, so no lock is found poisoned.
+        self.hub.as_ref().map(|hub| hub.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// One completion loop, with all that belongs to it alone.
 struct Worker {
     /// Dropped first: then the kernel knows none of the memory below any more.
     ring: Ring,
-    index: usize,
     shared: &'static Shared,
     counters: &'static Counters,
-    /// None once the server stops.
-    listener: Option<TcpListener>,
-    /// When to tell the ring to accept; after a shortage, later than at once.
+    /// Where it says whether its ring is on. Before that the server does not announce itself.
+    ready: Sender<Result<(), Failure>>,
+    /// Empty once the server stops.
+    listeners: Vec<TcpListener>,
+    /// Listeners that have no request to accept.
+    to_accept: Vec<usize>,
+    /// When to make those requests: at the end of the turn, or later after a shortage.
     accept_at: Time,
-    conns: Slots<Conn>,
+    conns: Connections<Io>,
     /// Closed, and kept for what the kernel still does with them.
-    leaving: HashMap<ConnId, Conn>,
-    deadlines: Deadlines,
-    /// When to stop for good, once the server stops.
-    drain_until: Time,
+    leaving: HashMap<ConnId, Connection<Io>>,
     /// The instant of this turn.
     now: Time,
-    mail: Vec<Mail>,
-    /// To whom something has happened in this turn, at whose end all is submitted at once.
-    dirty: VecDeque<ConnId>,
-    /// Whether there may be mail that nobody will tell of.
-    behind: bool,
 }
 
-struct Conn {
-    /// Before the socket: whoever sees the connection end finds the place free.
+/// What this model keeps for a connection.
+struct Io {
+    /// Holds one of `--max-connections`. It is freed before `socket` is closed, so that a client
+    /// that sees the connection close can connect again at once.
     _place: Place,
     socket: TcpStream,
-    session: Session,
-    outbox: Outbox,
     flight: Flight,
-    /// Whether what is received is welcome.
+    /// Whether the session wants input. `flight.receiving` says whether a request to receive is
+    /// with the kernel.
     reading: bool,
 }
 
 impl Worker {
-    fn new(index: usize, shared: &'static Shared, listener: TcpListener, ring: Ring) -> Worker {
+    fn new(
+        index: usize,
+        shared: &'static Shared,
+        listeners: Vec<TcpListener>,
+        ring: Ring,
+        ready: Sender<Result<(), Failure>>,
+    ) -> Worker {
+        let launch = shared.launch;
         Worker {
             ring,
-            index,
             shared,
-            counters: shared.launch.counters(index),
-            listener: Some(listener),
+            ready,
+            counters: launch.counters(index),
+            to_accept: (0..listeners.len()).collect(),
+            listeners,
             accept_at: Time::ZERO,
-            conns: Slots::new(index),
+            conns: Connections::new(&launch.settings, index),
             leaving: HashMap::new(),
-            deadlines: Deadlines::default(),
-            drain_until: Time::NEVER,
-            now: shared.launch.now(),
-            mail: Vec::new(),
-            dirty: VecDeque::new(),
-            behind: false,
+            now: launch.now(),
         }
     }
 
     fn run(mut self) -> Result<(), Failure> {
-        self.ring.enable().map_err(Failure::of("io_uring"))?;
-        self.woken(); // Before, it could not be told anything.
-        self.expire();
-        loop {
-            let next = self.deadlines.next().min(self.accept_at).min(self.drain_until);
-            let next = if self.behind { self.now } else { next };
-            let timeout = (next < Time::NEVER).then(|| next.after(self.now));
-            let overflowed = self.ring.wait(timeout).map_err(Failure::of("io_uring_enter"))?;
-            self.counters.overflows.add(u64::from(overflowed));
-            self.counters.wakeups.add(1);
-            self.now = self.shared.launch.now();
+        let enabled = self.ring.enable().map_err(Failure::of("io_uring"));
+        let is_on = enabled.is_ok();
+        let _ = self.ready.send(enabled); // It fails only if the server is about to end.
+        if !is_on {
+            return Ok(()); // The main thread ends the process.
+        }
+        self.woken(); // Perhaps the server stops already: a ring that was off got no message.
+        self.turn(); // Makes the first requests to accept.
+        while !self.conns.finished() {
+            self.wait()?;
             while let Some(completion) = self.ring.next() {
-                self.ready(completion);
+                self.complete(completion);
             }
-            self.expire();
-            self.deliver();
-            let drained = self.listener.is_none() && self.conns.is_empty();
-            if drained || self.drain_until <= self.now {
-                return Ok(());
+            self.turn();
+            // Touched: the turn has queued something for it, or its deadline has passed. To close
+            // one can leave mail for others in the hub. Then `next_deadline` is in the past: the
+            // next wait ends at once, and the next turn fetches that mail.
+            while let Some(id) = self.conns.next_touched() {
+                self.write(id);
+                self.settle(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Submits all that was asked for, and waits until there is something to do.
+    fn wait(&mut self) -> Result<(), Failure> {
+        let next = self.conns.next_deadline().min(self.accept_at);
+        let overflowed = self.ring.wait(next.timeout(self.now));
+        let overflowed = overflowed.map_err(Failure::of("io_uring_enter"))?;
+        self.counters.overflows.add(u64::from(overflowed));
+        self.counters.wakeups.add(1);
+        self.now = self.shared.launch.now();
+        Ok(())
+    }
+
+    /// A request has completed. A multishot request does so many times.
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Accepted { listener, socket, more } => {
+                self.accept(listener, socket, more);
+            }
+            Completion::Received { id, received, more } => {
+                self.read(id, &received, more);
+                self.ring.give_back(received); // The protocol has copied what it wants to keep.
+            }
+            Completion::Sent { id, len } => self.sent(id, len),
+            Completion::Woken => self.woken(),
+            Completion::NotWoken { worker } => {
+                self.ring.wake(&self.shared.ring_fds[worker], worker)
             }
         }
     }
 
-    fn accept(&mut self, socket: io::Result<TcpStream>, more: bool) {
+    fn accept(&mut self, listener: usize, socket: io::Result<TcpStream>, more: bool) {
+        if self.conns.is_stopping() {
+            return;
+        }
         if !more {
+            self.to_accept.push(listener);
             self.accept_at = self.now;
         }
         match socket {
-            _ if self.listener.is_none() => {}
             Ok(socket) => self.admit(socket),
             Err(error) if launch::is_shortage(&error) => {
-                // Were it told to accept at once, it would fail at once.
                 self.counters.shortages.add(1);
+                // A request to accept that is made at once would fail at once.
                 self.accept_at = self.now + SHORTAGE_PAUSE;
             }
             Err(_) => self.counters.accept_errors.add(1),
@@ -171,222 +222,168 @@ impl Worker {
     }
 
     fn admit(&mut self, socket: TcpStream) {
-        let launch = self.shared.launch;
-        let Ok(peer) = socket.peer_addr().map(|peer| peer.ip()) else { return };
-        let Some(place) = launch.admit(&socket, peer, self.counters) else { return };
-        let session = Session::new(&launch.settings, self.now);
-        let (outbox, flight) = (Outbox::default(), Flight::default());
-        let conn = Conn { socket, session, outbox, flight, reading: true, _place: place };
-        let (id, _) = self.conns.insert(conn);
-        if let Some(hub) = &self.shared.hub {
-            lock(hub).open(id, &peer.to_string(), self.now);
-        }
-        self.dirty.push_back(id);
+        let Ok(peer) = socket.peer_addr() else { return };
+        let Some(place) = self.shared.launch.admit(&socket, peer.ip(), self.counters) else {
+            return;
+        };
+        let host = place.peer().to_string();
+        let io = Io { _place: place, socket, flight: Flight::default(), reading: true };
+        let id = self.conns.open(io, &host, self.now, self.shared.lock_hub().as_deref_mut());
+        // At the end of the turn `settle` makes its first request to receive.
+        self.conns.touch(id);
     }
 
-    /// Something is done, or a step of it.
-    fn ready(&mut self, completion: Completion) {
-        match completion {
-            Completion::Accepted { socket, more } => self.accept(socket, more),
-            Completion::Received { id, received, more } => {
-                self.read(id, &received, more);
-                self.ring.give_back(received); // The protocol has copied what it wants to keep.
+    /// A message from another ring has come: there is mail, which the end of the turn brings, or
+    /// the server stops.
+    fn woken(&mut self) {
+        if self.shared.launch.stop.requested() && !self.conns.is_stopping() {
+            for listener in 0..self.listeners.len() {
+                self.ring.cancel_accept(listener);
             }
-            Completion::Sent { id, len } => self.sent(id, len),
-            Completion::Woken => self.woken(),
-            Completion::Untold { worker } => self.ring.tell(&self.shared.doors[worker], worker),
+            self.to_accept.clear();
+            self.listeners.clear();
+            // `has_unread` is a system call, and none is made under the hub's lock: `stop` calls it
+            // in echo only, where there is no hub.
+            let mut hub = self.shared.lock_hub();
+            self.conns.stop(hub.as_deref_mut(), |io| launch::has_unread(&io.socket));
         }
     }
 
+    /// A receive has brought something. The completion may be late: then its connection is in
+    /// `leaving`.
     fn read(&mut self, id: ConnId, received: &Received, more: bool) {
         let Some(conn) = self.conns.get_mut(id) else {
-            return self.release(id, |conn| conn.flight.receiving = more);
+            self.release(id, |flight| flight.receiving = more);
+            return;
         };
-        conn.flight.receiving = more;
+        conn.io.flight.receiving = more;
         match received {
-            Received::Bytes { len, .. } => {
-                if more && !conn.reading {
-                    // A pause costs nothing unless more comes meanwhile. Now it has: no more.
+            Received::Bytes { .. } | Received::End => {
+                if more && !conn.io.reading {
+                    // The session pauses. `settle` has left the receive as it was, since often
+                    // nothing comes before the session goes on. Now something has come.
                     self.ring.cancel_receive(id);
                 }
-                self.counters.bytes_in.add(*len as u64);
+                let bytes = self.ring.bytes(received);
+                self.counters.bytes_in.add(bytes.len() as u64);
+                let mut hub = self.shared.lock_hub();
+                let done = self.conns.received(id, bytes, self.now, hub.as_deref_mut());
+                drop(hub);
+                // Counts the lines, and burns the processor for `--work`: so without the lock.
+                self.shared.launch.account(done, self.counters);
             }
-            Received::End => conn.session.end(),
-            // The buffers ran out into completions that stand before this one, so they are back:
-            // there is nothing to wait for before it is told to receive again.
+            // There was no free buffer. All of them are in completions that stand before this one,
+            // so they are free again: `settle` can make the request again at once.
             Received::Starved => self.counters.would_blocks.add(1),
             Received::Cancelled => {}
             Received::Failed => {
                 self.counters.read_errors.add(1);
-                return self.close(id, "Connection reset");
+                self.close(id, "Connection reset");
             }
         }
-        self.handle(id, received);
-    }
-
-    /// Gives what has come to the protocol, and writes what comes back.
-    fn handle(&mut self, id: ConnId, received: &Received) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let (input, now) = (self.ring.bytes(received), self.now);
-        let lines = match &self.shared.hub {
-            None => conn.session.echo(input, now, &mut conn.outbox),
-            Some(hub) => {
-                let mut hub = lock(hub);
-                conn.session.chat(input, now, |line| hub.line(id, line, now))
-            }
-        };
-        self.counters.lines.add(lines);
-        self.shared.launch.burn(lines);
-        self.dirty.push_back(id);
+        self.conns.touch(id);
     }
 
     /// Sends what is queued, unless a send is in flight: two would not keep their order.
     fn write(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        if !conn.flight.sending && !conn.outbox.is_empty() {
-            conn.flight.sending = true;
+        if !conn.io.flight.sending && !conn.outbox.is_empty() {
+            conn.io.flight.sending = true;
             // SAFETY: until `sending` is false again, which `sent` and `release` see to, the outbox
             // is not advanced, and no connection is dropped that has something in flight.
-            unsafe { self.ring.send(&conn.socket, &mut conn.outbox, id) };
+            unsafe { self.ring.send(&conn.io.socket, &mut conn.outbox, id) };
         }
-        self.settle(id);
     }
 
     fn sent(&mut self, id: ConnId, len: io::Result<usize>) {
         let Some(conn) = self.conns.get_mut(id) else {
-            return self.release(id, |conn| conn.flight.sending = false);
+            self.release(id, |flight| flight.sending = false);
+            return;
         };
-        conn.flight.sending = false;
+        conn.io.flight.sending = false;
         let Ok(len) = len else {
             self.counters.write_errors.add(1);
-            return self.close(id, "Connection reset");
+            self.close(id, "Connection reset");
+            return;
         };
         self.counters.bytes_out.add(len as u64);
         conn.outbox.advance(len);
-        self.dirty.push_back(id);
+        self.conns.touch(id);
     }
 
-    /// Makes the socket receive if the connection can use it and it does not do so yet.
+    /// Does what the session wants next: makes a request to receive unless there is one, shuts the
+    /// sending side, or closes.
     fn settle(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.reading = match conn.session.next(&conn.outbox) {
+        let Some((next, conn)) = self.conns.settle(id, self.now) else { return };
+        conn.io.reading = match next {
             Next::Serve { read } => read,
             Next::Shut => {
-                let _ = conn.socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
+                let _ = conn.io.socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
                 true
             }
-            Next::Close => return self.close(id, "Connection closed"),
+            Next::Close(reason) => {
+                self.close(id, reason);
+                return;
+            }
         };
-        if conn.reading && !conn.flight.receiving {
-            conn.flight.receiving = true;
-            self.ring.receive(&conn.socket, id);
-        }
-        self.deadlines.set(id, conn.session.deadline(&conn.outbox));
-    }
 
-    /// Writes to everybody to whom something has happened, and to whom the mail brings something.
-    /// There may be more of it each time that it is looked for. But what is written leaves with the
-    /// next call only, and mail upon mail would fill the queue of a member who reads.
-    fn deliver(&mut self) {
-        self.behind = self.collect();
-        while let Some(id) = self.dirty.pop_front() {
-            self.write(id);
+        if conn.io.reading && !conn.io.flight.receiving {
+            conn.io.flight.receiving = true;
+            self.ring.receive(&conn.io.socket, id);
         }
     }
 
-    /// Takes the hub's mail to this worker's members, and tells the other workers that have some.
-    /// Says whether there may be more.
-    fn collect(&mut self) -> bool {
-        let Some(hub) = &self.shared.hub else { return false };
+    /// What may concern any connection: deadlines that have passed, mail from the hub, and whether
+    /// there are descriptors again.
+    fn turn(&mut self) {
+        // Does a long queue wait for this loop, and not for its peer? It does if no send is in
+        // flight: the last one has completed, and `write` makes the next at the end of this turn.
+        // More mail could fill such a queue, and the hub would cut the member as slow. So no mail
+        // is fetched in this turn: `expire` is `turn` without the mail. Nor is such a member cut
+        // for having been slow for long: this process may have stood still.
         let mark = self.shared.launch.settings.limits.high_water();
-        let late = |conn: &Conn| !conn.flight.sending && conn.outbox.len() > mark;
-        if self.dirty.iter().any(|id| self.conns.get(*id).is_some_and(late)) {
-            return true; // Such a member takes all that is sent at once: it is we who are slow.
-        }
-        let mut locked = lock(hub);
-        locked.take(self.index, &mut self.mail);
-        let others = locked.wakes(self.index);
-        drop(locked);
-        others.for_each(|worker| self.ring.tell(&self.shared.doors[worker], worker));
-        let any = !self.mail.is_empty();
-        for Mail { to, parcel } in self.mail.drain(..) {
-            let Some(conn) = self.conns.get_mut(to) else { continue };
-            self.dirty.extend(conn.outbox.is_empty().then_some(to));
-            if conn.session.post(parcel, self.now, &mut conn.outbox).is_err() {
-                self.counters.slow_cut.add(1);
-                lock(hub).cut(to, protocol::SENDQ_EXCEEDED);
-            }
-            self.deadlines.set(to, conn.session.deadline(&conn.outbox));
-        }
-        any
-    }
+        let waits = |it: &Connection<Io>| !it.io.flight.sending && it.outbox.len() > mark;
+        let behind = self.conns.any_touched(waits);
 
-    fn expire(&mut self) {
-        while let Some(id) = self.deadlines.expired(self.now) {
-            let Some(conn) = self.conns.get_mut(id) else { continue };
-            let due = self.counters.expired(conn.session.expire(self.now, &conn.outbox));
-            match (due, &self.shared.hub) {
-                (Due::Later, _) => self.dirty.push_back(id),
-                (Due::Resume, _) => self.handle(id, &Received::Cancelled),
-                // What the hub says to it comes as mail, and settles it then.
-                (Due::Ping, Some(hub)) => lock(hub).ping(id),
-                (Due::Cut(reason), Some(hub)) => lock(hub).cut(id, reason),
-                _ => self.close(id, "Timed out"),
-            }
+        let mut hub = self.shared.lock_hub();
+        let done = if behind {
+            self.conns.expire(self.now, hub.as_deref_mut(), waits)
+        } else {
+            self.conns.turn(self.now, hub.as_deref_mut())
+        };
+        drop(hub);
+        self.shared.launch.account(done, self.counters);
+        while let Some(worker) = self.conns.next_wake() {
+            self.ring.wake(&self.shared.ring_fds[worker], worker);
         }
+        self.conns.deliver(self.now);
+
         if self.accept_at <= self.now {
             self.accept_at = Time::NEVER;
-            if let Some(listener) = &self.listener {
-                self.ring.accept(listener);
+            for listener in self.to_accept.drain(..) {
+                self.ring.accept(&self.listeners[listener], listener);
             }
-        }
-    }
-
-    /// Another ring told this one to look: there is mail, which the end of the turn brings, or the
-    /// server stops.
-    fn woken(&mut self) {
-        if !self.shared.launch.stop.requested() || self.listener.take().is_none() {
-            return;
-        }
-        self.ring.cancel_accept();
-        self.drain_until = self.now + self.shared.launch.drain_timeout;
-        if let Some(hub) = &self.shared.hub {
-            // Its last words come as mail, and then each member has time to end its stream.
-            return lock(hub).shut_down();
-        }
-        for id in self.conns.ids().collect::<Vec<_>>() {
-            let Some(conn) = self.conns.get_mut(id) else { continue };
-            conn.session.stop(launch::has_unread(&conn.socket), &conn.outbox);
-            self.handle(id, &Received::Cancelled);
         }
     }
 
     fn close(&mut self, id: ConnId, reason: &str) {
-        let Some(conn) = self.conns.remove(id) else { return };
-        self.deadlines.clear(id);
-        if let Some(hub) = &self.shared.hub {
-            lock(hub).leave(id, reason);
-            self.behind = true; // It may have told others of this worker.
-        }
-        self.ring.cancel(id, &conn.flight);
+        let closed = self.conns.close(id, reason, self.shared.lock_hub().as_deref_mut());
+        let Some(conn) = closed else { return };
+        self.ring.cancel(id, &conn.io.flight);
         self.leaving.insert(id, conn);
-        self.release(id, |_| {});
+        self.release(id, |_| {}); // Drops it now, if nothing is in flight.
     }
 
-    /// Something of a connection that was closed is done: with the last, it is dropped.
-    fn release(&mut self, id: ConnId, note: impl FnOnce(&mut Conn)) {
+    /// Notes that a request of a closed connection has completed, and drops the connection when no
+    /// request of it is in flight any more.
+    fn release(&mut self, id: ConnId, note: impl FnOnce(&mut Flight)) {
         let Some(conn) = self.leaving.get_mut(&id) else { return };
-        note(conn);
-        if !conn.flight.sending && !conn.flight.receiving {
+        note(&mut conn.io.flight);
+        if !conn.io.flight.sending && !conn.io.flight.receiving {
             self.leaving.remove(&id);
             if self.accept_at < Time::NEVER {
                 self.accept_at = self.now; // A descriptor is free again.
             }
         }
     }
-}
-
-/// A panic ends the process, so no lock is found poisoned.
-fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
-    hub.lock().unwrap_or_else(PoisonError::into_inner)
 }

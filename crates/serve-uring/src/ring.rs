@@ -1,7 +1,8 @@
 //! One worker's io_uring, as far as the compiler cannot check it: the memory that the kernel reads
 //! and writes on its own, and the descriptors that come as numbers.
 //!
-//! Nothing here waits but [`Ring::wait`]: what is asked for and when stands in `main.rs`.
+//! While a worker runs, only [`Ring::wait`] waits. `main.rs` decides which requests are made, and
+//! when.
 
 use std::alloc::{self, Layout};
 use std::collections::VecDeque;
@@ -11,23 +12,30 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use launch::{Failure, Launch};
-use protocol::{ConnId, Outbox};
+use launch::{Failure, Launch, READ_SIZE};
+use protocol::{ConnId, Mode, Outbox};
 
 /// Submissions that go to the kernel in one system call. A turn that has more makes another.
 const SUBMISSIONS: u32 = 1024;
 /// The most slices in one vectored send (UIO_MAXIOV).
 const SLICES: usize = 1024;
-/// Vectors that are kept for the next turn.
-const VECTORS: usize = 64;
-/// Bytes of all peers together that are handed out in one turn. In chat each may be for everybody,
-/// in messages that one send must be able to carry away, or queues would grow from turn to turn.
-/// Less where a read is to be smaller.
-const BUDGET: usize = 16 << 10;
+/// Headers of vectored sends that are kept for the next turn.
+const HEADERS: usize = 64;
+/// Bytes of all peers together that are handed out in one turn of a chat, but for the last buffer.
+/// Each line can become a message to every member. The shortest such line has about 16 bytes, so a
+/// turn makes about 1,024 messages for one member: as many as one send carries. With more, queues
+/// would grow from turn to turn.
+const CHAT_BUDGET: usize = 16 << 10;
+/// The same in echo, where a line goes back to its own peer: no more comes on top of a full queue
+/// than in the loops that read. With less, a long line takes many turns and many small sends.
+const ECHO_BUDGET: usize = READ_SIZE;
+/// How long to wait when there is no memory for a message.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
 /// The one group of buffers.
 const GROUP: u16 = 0;
 
@@ -36,34 +44,36 @@ const GROUP: u16 = 0;
 pub(crate) struct Sizes {
     /// Buffers of 4 KiB that each worker's sockets receive into; rounded up to a power of two
     #[arg(long, value_name = "N", default_value = "256")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=32768))]
+    #[arg(value_parser = launch::numbers::<u16>(1, 32_768))]
     buffers: u16,
     /// Completions that each worker's ring has room for; rounded up to a power of two
     #[arg(long, value_name = "N", default_value = "4096")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(value_parser = launch::numbers::<u32>(1, 65_536))]
     cq: u32,
 }
 
-/// What is submitted, as the top byte of `user_data`:
+/// What was asked for, as the top byte of `user_data`. A [`ConnId`] has 56 bits.
 ///
 /// ```text
-///  63      56 55                                                          0
-/// +----------+-------------------------------------------------------------+
-/// |   kind   | the ConnId of a receive or send; a tell's worker; else zero |
-/// +----------+-------------------------------------------------------------+
+///  63      56 55                                                         0
+/// +----------+------------------------------------------------------------+
+/// |   kind   | a ConnId; a listener's or a worker's number; else zero     |
+/// +----------+------------------------------------------------------------+
 /// ```
 const ACCEPT: u64 = 1 << 56;
 const RECEIVE: u64 = 2 << 56;
 const SEND: u64 = 3 << 56;
 const CANCEL: u64 = 4 << 56;
-const TELL: u64 = 5 << 56;
-/// What another ring's tell arrives as.
+const WAKE: u64 = 5 << 56;
+/// Not asked for here: it arrives when another ring has sent a WAKE.
 const WOKEN: u64 = 6 << 56;
 const KIND: u64 = 0xff << 56;
 
 /// Something that was submitted is done, or, while there is `more`, has come one step further.
 pub(crate) enum Completion {
     Accepted {
+        /// Its number.
+        listener: usize,
         socket: io::Result<TcpStream>,
         more: bool,
     },
@@ -72,41 +82,42 @@ pub(crate) enum Completion {
         received: Received,
         more: bool,
     },
-    /// None of it when it was cancelled.
+    /// `len` is 0 if the send was cancelled.
     Sent {
         id: ConnId,
         len: io::Result<usize>,
     },
-    /// Another ring has told this one to look around.
+    /// Another ring has sent a message.
     Woken,
-    /// There was no memory to tell another worker's.
-    Untold {
+    /// There was no memory for the message to another worker's ring.
+    NotWoken {
         worker: usize,
     },
 }
 
 /// What a receive has brought.
 pub(crate) enum Received {
-    /// In a buffer that the kernel has left to us until [`Ring::give_back`].
+    /// In a buffer that the kernel lends until [`Ring::give_back`].
     Bytes {
         len: usize,
         buffer: Buffer,
     },
     /// The peer has ended its stream.
     End,
-    /// There was no buffer to be had.
+    /// There was no free buffer.
     Starved,
     Cancelled,
     Failed,
 }
 
-/// The number of a buffer that is ours for now.
+/// The number of a buffer that the kernel has lent.
 pub(crate) struct Buffer(u16);
 
 /// What a connection has in flight: asked for, and not completed yet.
 #[derive(Default)]
 pub(crate) struct Flight {
-    /// The kernel may be reading the outbox, so it is only added to.
+    /// The kernel may be reading what the outbox has lent, so the outbox is neither advanced nor
+    /// dropped. More can be queued: that goes into other memory.
     pub(crate) sending: bool,
     pub(crate) receiving: bool,
 }
@@ -117,16 +128,18 @@ pub(crate) struct Ring {
     buffers: Buffers,
     /// What has come and has not been handed out.
     received: VecDeque<Completion>,
-    /// How much of it may be handed out in one turn, and how much still in this one.
-    turn: usize,
+    /// How much of it may be handed out in a turn, and still in this one.
+    turn_budget: usize,
     budget: usize,
-    /// What the vectored sends that are not submitted yet point to; the first `vectors_used`.
-    #[expect(clippy::vec_box, reason = "a vector must not move when there are more of them")]
-    vectors: Vec<Box<Vector>>,
-    vectors_used: usize,
+    /// What the vectored sends that are not submitted yet point to; the first `headers_used`.
+    /// Boxed, because a request points to its header, and there may come more of them.
+    #[expect(clippy::vec_box, reason = "a header must not move when there are more of them")]
+    headers: Vec<Box<Header>>,
+    headers_used: usize,
 }
 
-// SAFETY: the pointers in it lead to memory that it owns.
+// SAFETY: it moves to its thread before its first request, and until then the pointers in it lead
+// only to memory that it owns.
 unsafe impl Send for Ring {}
 
 impl Ring {
@@ -134,13 +147,14 @@ impl Ring {
     pub(crate) fn new(launch: &Launch<Sizes>) -> Result<Ring, Failure> {
         let sizes = &launch.extra;
         let uring: IoUring = IoUring::builder()
-            // One thread submits and waits, and what completes is worked off when it waits: no
-            // interrupts, no locks. No other thread, so none that touches a buffer on its own.
+            // One thread submits and waits, and the kernel completes requests only inside that
+            // thread's system calls: it does not interrupt the thread, and no thread of the kernel
+            // touches a buffer meanwhile.
             .setup_single_issuer()
             .setup_defer_taskrun()
             // One submission that fails holds up no other.
             .setup_submit_all()
-            // Newer than all else that is used here (Linux 6.6), so it is the probe for all.
+            // Newer than all else that is used here (Linux 6.6): a kernel that has it has the rest.
             .setup_no_sqarray()
             .setup_cqsize(sizes.cq)
             .setup_clamp()
@@ -148,28 +162,38 @@ impl Ring {
             .setup_r_disabled()
             .build(SUBMISSIONS.min(sizes.cq))
             .map_err(|error| unavailable(&error))?;
+        // Memory safety depends on the second of these, so it is asked for all the same.
         if !(uring.params().is_feature_nodrop() && uring.params().is_feature_submit_stable()) {
             return Err(unavailable(&io::Error::from_raw_os_error(libc::EINVAL)));
         }
-        let buffers = Buffers::new(sizes.buffers.next_power_of_two(), launch.read_size());
-        let (address, count) = (buffers.ring.as_ptr() as u64, buffers.mask + 1);
-        // SAFETY: `Buffers` is page-aligned, begins with that many entries, and lives as long as
-        // the ring, which is dropped first.
+        let buffers = Buffers::new(sizes.buffers.next_power_of_two());
+        let buffers = buffers.ok_or_else(|| {
+            let advice = "use fewer --buffers or fewer --workers";
+            Failure::Failed(format!("there is no memory for so many buffers: {advice}"))
+        })?;
+        let (address, count) = (buffers.entries.as_ptr() as u64, buffers.mask + 1);
+        // SAFETY: `Buffers` is page-aligned and begins with that many entries. `Ring::drop` takes
+        // it from the kernel before it is freed; to close the descriptor would not do so, because
+        // `Ring::fd` has made others of it.
         unsafe { uring.submitter().register_buf_ring_with_flags(address, count, GROUP, 0) }
-            .map_err(Failure::of("io_uring: registering the buffers"))?;
+            .map_err(|error| unavailable(&error))?;
+        let turn_budget = match launch.settings.mode {
+            Mode::Echo => ECHO_BUDGET,
+            Mode::Chat => CHAT_BUDGET,
+        };
         Ok(Ring {
             uring,
             buffers,
             received: VecDeque::new(),
-            turn: BUDGET.min(launch.read_size()),
+            turn_budget,
             budget: 0,
-            vectors: Vec::new(),
-            vectors_used: 0,
+            headers: Vec::new(),
+            headers_used: 0,
         })
     }
 
-    /// What others need to wake this ring up.
-    pub(crate) fn door(&self) -> io::Result<OwnedFd> {
+    /// What other threads need to send this ring a message.
+    pub(crate) fn fd(&self) -> io::Result<OwnedFd> {
         // SAFETY: the ring's descriptor is open, for it is not dropped meanwhile.
         unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) }.try_clone_to_owned()
     }
@@ -179,11 +203,12 @@ impl Ring {
         self.uring.submitter().register_enable_rings()
     }
 
-    /// Submits all that was asked for, and waits for a completion or until the time is over: the
-    /// one system call of a turn. Says whether there are more completions than their queue holds:
-    /// the kernel keeps those until the next call.
+    /// Submits all that was asked for, and waits for a completion or until the time is over. In
+    /// most turns this is the only call of io_uring: [`Ring::push`] makes another when the queue of
+    /// submissions is full. Says whether there are more completions than their queue holds: the
+    /// kernel keeps those until the next call.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
-        self.budget = self.turn;
+        self.budget = self.turn_budget;
         let timeout = if self.received.is_empty() { timeout } else { Some(Duration::ZERO) };
         let result = match timeout.map(Timespec::from) {
             None => self.uring.submit_and_wait(1),
@@ -195,9 +220,9 @@ impl Ring {
         let submissions = self.uring.submission();
         let overflowed = submissions.cq_overflow();
         if submissions.is_empty() {
-            // What it needs to know of a vector, the kernel has copied (SUBMIT_STABLE).
-            self.vectors_used = 0;
-            self.vectors.truncate(VECTORS);
+            // What it needs to know of a header, the kernel has copied (SUBMIT_STABLE).
+            self.headers_used = 0;
+            self.headers.truncate(HEADERS);
         }
         match result.as_ref().map_err(io::Error::raw_os_error) {
             // The time is over, a signal came, or (BUSY, AGAIN) the completions must be looked
@@ -226,15 +251,16 @@ impl Ring {
         next
     }
 
-    /// Accepts connections until told otherwise.
-    pub(crate) fn accept(&mut self, listener: &TcpListener) {
+    /// Accepts connections from a listener, until that is cancelled. Its number comes back with
+    /// each.
+    pub(crate) fn accept(&mut self, listener: &TcpListener, number: usize) {
         let fd = Fd(listener.as_raw_fd());
         let accept = opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC);
         // SAFETY: it reads and writes no memory of ours.
-        unsafe { self.push(&accept.build().user_data(ACCEPT)) }
+        unsafe { self.push(&accept.build().user_data(ACCEPT | number as u64)) }
     }
 
-    /// Receives into the ring's buffers until told otherwise, or until there is none left.
+    /// Receives into the ring's buffers, until it is cancelled or no buffer is free.
     pub(crate) fn receive(&mut self, socket: &TcpStream, id: ConnId) {
         let receive = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), GROUP);
         // SAFETY: it writes to the registered buffers and to nothing else.
@@ -244,7 +270,8 @@ impl Ring {
     /// Sends as much as goes of what is queued.
     ///
     /// # Safety
-    /// Until it completes, the outbox that lends the bytes must be neither advanced nor dropped.
+    /// Until it completes, the outbox must be neither advanced nor dropped. It may be moved, and
+    /// more may be queued: what [`Outbox::lend`] has lent stays at its address all the same.
     pub(crate) unsafe fn send(&mut self, socket: &TcpStream, outbox: &mut Outbox, id: ConnId) {
         let fd = Fd(socket.as_raw_fd());
         let mut slices = outbox.lend(SLICES);
@@ -255,17 +282,17 @@ impl Ring {
             }
             _ => {
                 drop(slices);
-                let header = self.vector(outbox);
+                let header = self.header(outbox);
                 opcode::SendMsg::new(fd, header).flags(libc::MSG_NOSIGNAL as u32).build()
             }
         };
-        // SAFETY: the caller sees to the bytes; the vector stays until it is submitted.
+        // SAFETY: the caller sees to the bytes; the header stays until it is submitted.
         unsafe { self.push(&entry.user_data(SEND | id.bits())) }
     }
 
-    /// Stops accepting.
-    pub(crate) fn cancel_accept(&mut self) {
-        self.cancel_one(ACCEPT);
+    /// Stops accepting from the listener with this number.
+    pub(crate) fn cancel_accept(&mut self, number: usize) {
+        self.cancel_one(ACCEPT | number as u64);
     }
 
     /// Stops receiving. What has come by then still completes.
@@ -274,7 +301,7 @@ impl Ring {
     }
 
     /// Stops a send. It completes with what has gone by then.
-    pub(crate) fn cancel_send(&mut self, id: ConnId) {
+    fn cancel_send(&mut self, id: ConnId) {
         self.cancel_one(SEND | id.bits());
     }
 
@@ -288,11 +315,11 @@ impl Ring {
         }
     }
 
-    /// Wakes the worker behind `door`. Nothing is heard of it unless it fails.
-    pub(crate) fn tell(&mut self, door: &OwnedFd, worker: usize) {
-        let message = message(door).flags(squeue::Flags::SKIP_SUCCESS);
+    /// Wakes the worker that owns the ring `fd`. It completes only if it fails.
+    pub(crate) fn wake(&mut self, fd: &OwnedFd, worker: usize) {
+        let message = message(fd).flags(squeue::Flags::SKIP_SUCCESS);
         // SAFETY: it reads and writes no memory of ours.
-        unsafe { self.push(&message.user_data(TELL | worker as u64)) }
+        unsafe { self.push(&message.user_data(WAKE | worker as u64)) }
     }
 
     /// The bytes that have come.
@@ -311,7 +338,7 @@ impl Ring {
         }
     }
 
-    /// Nothing is heard of the cancelling itself unless there was nothing left to cancel.
+    /// The request to cancel completes only if there was nothing left to cancel.
     fn cancel_one(&mut self, user_data: u64) {
         let cancel = opcode::AsyncCancel::new(user_data).build();
         // SAFETY: it reads and writes no memory of ours.
@@ -328,45 +355,51 @@ impl Ring {
         }
     }
 
-    /// A vector of what is lent, in memory that is used again once it has been submitted.
-    fn vector(&mut self, outbox: &Outbox) -> *const libc::msghdr {
-        if self.vectors_used == self.vectors.len() {
+    /// The header of a vectored send, in memory that is used again once it has been submitted.
+    fn header(&mut self, outbox: &Outbox) -> *const libc::msghdr {
+        if self.headers_used == self.headers.len() {
             // SAFETY: all of a header may be zero: numbers and pointers.
             let header = unsafe { std::mem::zeroed() };
-            self.vectors.push(Box::new(Vector { header, slices: Vec::new() }));
+            self.headers.push(Box::new(Header { header, slices: Vec::new() }));
         }
-        let vector = &mut *self.vectors[self.vectors_used];
-        self.vectors_used += 1;
-        vector.slices.clear();
-        vector.slices.extend(
+        let vectored = &mut *self.headers[self.headers_used];
+        self.headers_used += 1;
+        vectored.slices.clear();
+        vectored.slices.extend(
             outbox.slices().take(SLICES).map(|bytes| libc::iovec {
                 iov_base: bytes.as_ptr() as *mut _,
                 iov_len: bytes.len(),
             }),
         );
-        vector.header.msg_iovlen = vector.slices.len() as _;
-        vector.header.msg_iov = vector.slices.as_mut_ptr();
-        &raw const vector.header
+        vectored.header.msg_iovlen = vectored.slices.len() as _;
+        vectored.header.msg_iov = vectored.slices.as_mut_ptr();
+        &raw const vectored.header
     }
 }
 
-/// Ends all that is in flight: left alone, the kernel would do so a moment after the process has
-/// ended, and until then the listener would keep its address.
+/// Ends all that is in flight and takes the buffers from the kernel, before they are freed. Also,
+/// the kernel would end requests only a moment after the process has ended, and until then the
+/// listener would keep its address. Where a call fails here, the process is about to end: the
+/// server's threads return only then.
 impl Drop for Ring {
     fn drop(&mut self) {
         let _ = self.wait(Some(Duration::ZERO));
         let _ = self.uring.submitter().register_sync_cancel(None, CancelBuilder::any());
         // What was cancelled is let go of when its completion is fetched.
         while self.wait(Some(Duration::ZERO)).is_ok() && !self.uring.completion().is_empty() {
-            self.uring.completion().for_each(drop);
+            for entry in self.uring.completion() {
+                drop(decode(&entry)); // A socket that was accepted is closed.
+            }
         }
         let _ = self.uring.submitter().unregister_buf_ring(GROUP);
     }
 }
 
-/// What a completion means; nothing if it says no more than that there was nothing to cancel.
+/// What a completion means. `None`: there was nothing left to cancel, or the worker to wake has
+/// ended.
 fn decode(entry: &cqueue::Entry) -> Option<Completion> {
-    let (kind, id) = (entry.user_data() & KIND, ConnId::from_bits(entry.user_data()));
+    let (kind, number) = (entry.user_data() & KIND, (entry.user_data() & !KIND) as usize);
+    let id = ConnId::from_bits(entry.user_data());
     let more = cqueue::more(entry.flags());
     let result = match entry.result() {
         error @ ..0 => Err(io::Error::from_raw_os_error(-error)),
@@ -374,32 +407,38 @@ fn decode(entry: &cqueue::Entry) -> Option<Completion> {
     };
     Some(match kind {
         ACCEPT => {
-            // SAFETY: an accept's result is a new descriptor that nobody else knows of.
+            // SAFETY: an accept's result is a new descriptor that nothing else owns.
             let socket = result.map(|fd| unsafe { TcpStream::from_raw_fd(fd) });
-            Completion::Accepted { socket, more }
+            Completion::Accepted { listener: number, socket, more }
         }
         RECEIVE => {
             let buffer = cqueue::buffer_select(entry.flags()).map(Buffer);
+            // Without bytes there is no buffer: the kernel has kept it.
             let received = match (entry.result(), buffer) {
                 (len @ 1.., Some(buffer)) => Received::Bytes { len: len as usize, buffer },
                 (0, _) => Received::End,
                 (error, _) if error == -libc::ENOBUFS => Received::Starved,
-                (error, _) if error == -libc::ECANCELED => Received::Cancelled,
+                (error, _) if is_retry(error) => Received::Cancelled,
                 _ => Received::Failed,
             };
             Completion::Received { id, received, more }
         }
-        SEND if entry.result() == -libc::ECANCELED => Completion::Sent { id, len: Ok(0) },
+        SEND if is_retry(entry.result()) => Completion::Sent { id, len: Ok(0) },
         SEND => Completion::Sent { id, len: result.map(|len| len as usize) },
-        TELL if entry.result() == -libc::ENOMEM => {
-            Completion::Untold { worker: id.bits() as usize }
-        }
+        WAKE if entry.result() == -libc::ENOMEM => Completion::NotWoken { worker: number },
         WOKEN => Completion::Woken,
         _ => return None,
     })
 }
 
-struct Vector {
+/// Whether the result of a request says that nothing was done, and the request may be made again:
+/// it was cancelled, a signal came first, or the kernel could not wait.
+fn is_retry(result: i32) -> bool {
+    [-libc::ECANCELED, -libc::EINTR, -libc::EAGAIN].contains(&result)
+}
+
+/// What a vectored send points to.
+struct Header {
     header: libc::msghdr,
     slices: Vec<libc::iovec>,
 }
@@ -408,10 +447,8 @@ struct Vector {
 /// takes the oldest entry, and we put entries behind the newest and move the tail.
 struct Buffers {
     /// One entry for each buffer, and behind them the buffers.
-    ring: NonNull<BufRingEntry>,
+    entries: NonNull<BufRingEntry>,
     layout: Layout,
-    /// Bytes of a buffer that are used.
-    len: u32,
     /// The number of buffers, less one.
     mask: u16,
     tail: u16,
@@ -420,43 +457,46 @@ struct Buffers {
 impl Buffers {
     /// Bytes in one buffer.
     const SIZE: usize = 4 << 10;
-    const PAGE: usize = 4 << 10;
+    /// The largest page of the systems that have io_uring: the kernel wants the entries aligned to
+    /// its own.
+    const PAGE: usize = 64 << 10;
 
-    fn new(count: u16, len: usize) -> Buffers {
+    /// `None` if there is no memory.
+    fn new(count: u16) -> Option<Buffers> {
         let size = Buffers::offset(count) + usize::from(count) * Buffers::SIZE;
-        let layout = Layout::from_size_align(size, Buffers::PAGE).expect("at most 128 MiB");
+        let layout = Layout::from_size_align(size, Buffers::PAGE).expect("about 128 MiB at most");
         // SAFETY: the layout is not empty.
         let memory = unsafe { alloc::alloc_zeroed(layout) };
-        let len = len.min(Buffers::SIZE) as u32;
-        let ring = NonNull::new(memory.cast()).unwrap_or_else(|| alloc::handle_alloc_error(layout));
-        let mut buffers = Buffers { ring, layout, len, mask: count - 1, tail: 0 };
+        let entries = NonNull::new(memory.cast())?;
+        let mut buffers = Buffers { entries, layout, mask: count - 1, tail: 0 };
         (0..count).for_each(|buffer| buffers.provide(buffer));
-        buffers
+        Some(buffers)
     }
 
-    /// Where the buffers begin: on the first page after the entries.
+    /// Where the buffers begin, behind the entries.
     fn offset(count: u16) -> usize {
-        (usize::from(count) * size_of::<BufRingEntry>()).next_multiple_of(Buffers::PAGE)
+        (usize::from(count) * size_of::<BufRingEntry>()).next_multiple_of(Buffers::SIZE)
     }
 
     fn address(&self, buffer: u16) -> *mut u8 {
         let buffer = buffer & self.mask;
         let offset = Buffers::offset(self.mask + 1) + usize::from(buffer) * Buffers::SIZE;
         // SAFETY: there are `mask + 1` buffers from that offset on.
-        unsafe { self.ring.as_ptr().cast::<u8>().add(offset) }
+        unsafe { self.entries.as_ptr().cast::<u8>().add(offset) }
     }
 
-    /// Leaves a buffer to the kernel.
+    /// Gives a buffer to the kernel.
     fn provide(&mut self, buffer: u16) {
         let address = self.address(buffer) as u64;
         // SAFETY: the entry is one of ours, and the kernel reads none behind the tail.
-        let entry = unsafe { &mut *self.ring.as_ptr().add(usize::from(self.tail & self.mask)) };
+        let entry = unsafe { &mut *self.entries.as_ptr().add(usize::from(self.tail & self.mask)) };
         entry.set_addr(address);
-        entry.set_len(self.len);
+        entry.set_len(Buffers::SIZE as u32);
         entry.set_bid(buffer);
         self.tail = self.tail.wrapping_add(1);
-        // SAFETY: it is called with the address of the first entry.
-        let tail = unsafe { BufRingEntry::tail(self.ring.as_ptr()) }.cast_mut();
+        // The kernel's layout has the tail in a field of the first entry that is not used
+        // otherwise. SAFETY: it is called with the address of the first entry.
+        let tail = unsafe { BufRingEntry::tail(self.entries.as_ptr()) }.cast_mut();
         // SAFETY: the kernel reads the tail atomically and never writes it.
         let tail = unsafe { AtomicU16::from_ptr(tail) };
         tail.store(self.tail, Ordering::Release);
@@ -466,39 +506,60 @@ impl Buffers {
 impl Drop for Buffers {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout; the kernel does not know it any more (`Ring::drop`).
-        unsafe { alloc::dealloc(self.ring.as_ptr().cast(), self.layout) }
+        unsafe { alloc::dealloc(self.entries.as_ptr().cast(), self.layout) }
     }
 }
 
-/// A small ring of its own for a thread that serves nobody and has only to wake those that do.
-pub(crate) struct Bell(IoUring);
+/// A small ring of its own for a thread that serves no client and has only to wake those that do.
+pub(crate) struct Waker(IoUring);
 
-impl Bell {
-    pub(crate) fn new() -> Result<Bell, Failure> {
-        IoUring::new(1).map(Bell).map_err(|error| unavailable(&error))
+impl Waker {
+    /// Tries the ring once, since a kernel can allow to make a ring and then forbid its use.
+    pub(crate) fn new() -> Result<Waker, Failure> {
+        let mut uring = IoUring::new(1).map_err(|error| unavailable(&error))?;
+        // SAFETY: it reads and writes no memory of ours. There is room: the queue is empty.
+        let _ = unsafe { uring.submission().push(&opcode::Nop::new().build()) };
+        uring.submit_and_wait(1).map_err(|error| unavailable(&error))?;
+        uring.completion().for_each(drop);
+        Ok(Waker(uring))
     }
 
-    /// Wakes the worker behind `door`. It fails only when that is not up yet or already gone.
-    pub(crate) fn ring(&mut self, door: &OwnedFd) {
+    /// Wakes the worker that owns the ring `fd`. If the ring is not enabled yet, or the worker has
+    /// ended, it fails, and the worker need not be woken.
+    pub(crate) fn wake(&mut self, fd: &OwnedFd) {
+        while self.send(fd) == -libc::ENOMEM {
+            thread::sleep(SHORTAGE_PAUSE);
+        }
+    }
+
+    /// Sends a message. Returns its result, as a system call of the kernel does.
+    fn send(&mut self, fd: &OwnedFd) -> i32 {
         // SAFETY: it reads and writes no memory of ours.
-        let _ = unsafe { self.0.submission().push(&message(door)) };
+        let _ = unsafe { self.0.submission().push(&message(fd)) };
         let _ = self.0.submit_and_wait(1);
-        self.0.completion().for_each(drop);
+        self.0.completion().last().map_or(0, |entry| entry.result())
     }
 }
 
 /// A completion in another ring.
-fn message(door: &OwnedFd) -> squeue::Entry {
-    opcode::MsgRingData::new(Fd(door.as_raw_fd()), 0, WOKEN, None).build()
+fn message(fd: &OwnedFd) -> squeue::Entry {
+    opcode::MsgRingData::new(Fd(fd.as_raw_fd()), 0, WOKEN, None).build()
 }
 
-/// Why there is no ring to be had, and what to do.
+/// Why there can be no ring here, and what to do.
 fn unavailable(error: &io::Error) -> Failure {
     let reason = match error.raw_os_error() {
         Some(libc::ENOSYS) => "this kernel has no io_uring",
         Some(libc::EPERM | libc::EACCES) => {
             "io_uring is forbidden here, by a seccomp filter (a container's?) or by the sysctl \
              kernel.io_uring_disabled"
+        }
+        Some(libc::ENOMEM) => {
+            return Failure::Unsupported(
+                "the limit of locked memory is too low for io_uring's rings: raise it (`ulimit -l`) \
+                 or use fewer --workers"
+                    .to_owned(),
+            );
         }
         Some(libc::EINVAL) => "this kernel's io_uring is too old: Linux 6.6 or newer is needed",
         _ => return Failure::Failed(format!("io_uring: {error}")),

@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::{asked, begin, publish, settings};
-use crate::cli;
-use crate::compare::{Compare, LeftOut, Pace, Plan, Row};
-use crate::host::Host;
-use crate::models::{Models, Target};
-use crate::progress::Progress;
+use super::cli;
+use super::from_agents;
+use super::publish::finish;
+use super::setup::{begin, settings};
+use crate::base::exit::{INTERRUPTED, asked};
+use crate::base::output::say;
+use crate::compare::elsewhere::Field;
+use crate::compare::{Compare, Plan, Timing};
+use crate::measure::{Progress, Status};
 use crate::record::{Record, default_folder};
-use crate::run::Status;
-use crate::schema::{Body, Document};
-use crate::table;
+use crate::results::{Body, Comparison, Document, Host, LeftOut, Row};
+use crate::show;
+use crate::target::{Models, Target};
 use crate::workload::{self, Changes};
 
 /// How a comparison goes on: ten rounds are enough to show one difference among many.
-const FULL: Pace = Pace {
+const FULL: Timing = Timing {
     rounds: 10,
     fewer: true,
     duration: Duration::from_millis(1000),
@@ -26,7 +29,7 @@ const FULL: Pace = Pace {
     budget: Duration::from_secs(570),
 };
 /// And a quick one.
-const QUICK: Pace = Pace {
+const QUICK: Timing = Timing {
     rounds: 8,
     fewer: true,
     duration: Duration::from_millis(400),
@@ -35,82 +38,114 @@ const QUICK: Pace = Pace {
 };
 
 /// `loadgen compare`.
-pub fn compare(args: &cli::Compare) -> Result<ExitCode> {
-    let models = asked(Models::load(args.common.models_file.as_deref()))?;
-    let plan = asked(plan(args, &models))?;
+pub(super) fn compare(args: &cli::Compare) -> Result<ExitCode> {
+    if let Some(agents) = args.machines.agents {
+        return from_agents::compare(args, agents);
+    }
+    let models = asked(args.common.models_file.load())?;
+    let (plan, left_out) = asked(plan(args, &models))?;
     let (pinning, settings) = asked(settings(&args.common, &args.driving))?;
     let host = Host::look();
     let mut record = begin_record(args, &host)?;
     let mut progress = Progress::start();
-    let compare = Compare {
-        models: &models,
-        settings: &settings,
-        progress: &mut progress,
-        record: record.as_mut(),
-        left_out: LeftOut::default(),
-    };
+    let field = Field::Here(&models);
+    let compare = Compare::new(field, &settings, &mut progress, record.as_mut(), left_out);
     let comparison = compare.run(&plan, |progress| begin(&pinning, &settings, progress))?;
     drop(progress);
+    conclude(args, host, comparison, record)
+}
+
+/// The exit code, the result and the end of the record.
+pub(super) fn conclude(
+    args: &cli::Compare,
+    host: Host,
+    comparison: Comparison,
+    record: Option<Record>,
+) -> Result<ExitCode> {
     let invalid = |row: &Row| row.status == Status::Invalid;
     let wrong = comparison.sections.iter().any(|section| section.rows.iter().any(invalid));
     let broken = comparison.control.as_ref().is_some_and(|control| !control.found.is_empty());
-    // Of servers that nobody named, those that fail are only listed.
+    // Of servers that were not named, those that fail are only listed.
     let named = !(args.models.is_empty() && args.cmd.is_empty());
     let failed = named && !comparison.failed.is_empty();
     let code = match () {
-        () if comparison.interrupted => ExitCode::from(130),
-        () if wrong || broken || failed || comparison.sections.is_empty() => ExitCode::FAILURE,
+        () if comparison.interrupted => ExitCode::from(INTERRUPTED),
+        () if wrong || broken || failed || !comparison.lost.is_empty() => ExitCode::FAILURE,
+        () if comparison.sections.is_empty() => ExitCode::FAILURE,
         () => ExitCode::SUCCESS,
     };
-    let text = table::comparison(&comparison);
+    let text = show::comparison(&comparison);
     let body = Body::Comparison { host: host.into(), comparison: comparison.into() };
     let document = Document::new(body);
-    publish(&document, &text, args.common.json)?;
-    if let Some(record) = record {
-        record.finish(&document)?;
-    }
+    finish(&document, &text, args.common.json, record)?;
     Ok(code)
 }
 
 /// The record that was asked for, or one in the default folder, without which one can do.
-fn begin_record(args: &cli::Compare, host: &Host) -> Result<Option<Record>> {
+pub(super) fn begin_record(args: &cli::Compare, host: &Host) -> Result<Option<Record>> {
     match &args.out {
         Some(dir) => asked(Record::create(dir, host)).map(Some),
         None => Ok(Record::create(&default_folder("compare"), host)
-            .inspect_err(|e| eprintln!("note: no record is kept: {e:#}"))
+            .inspect_err(|e| say(&format!("note: no record is kept: {e:#}")))
             .ok()),
     }
 }
 
-fn plan(args: &cli::Compare, models: &Models) -> Result<Plan> {
-    let usual = if args.quick { QUICK } else { FULL };
-    let (rounds, fewer) = (args.rounds.unwrap_or(usual.rounds), args.rounds.is_none());
+/// What is asked, and the servers that are missing on this machine.
+fn plan(args: &cli::Compare, models: &Models) -> Result<(Plan, LeftOut)> {
+    let mut left_out = LeftOut::default();
     let plan = Plan {
-        targets: targets(args, models)?,
+        targets: targets(args, models, &mut left_out)?,
         points: points(args)?,
-        pace: Pace { rounds, fewer, ..usual },
-        reference: args.reference,
+        timing: timing(args),
+        reference: args.reference.unwrap_or(true),
         control: args.control,
     };
     plan.check()?;
-    Ok(plan)
+    Ok((plan, left_out))
 }
 
-fn targets(args: &cli::Compare, models: &Models) -> Result<Vec<Target>> {
+/// How often, and for how long.
+pub(super) fn timing(args: &cli::Compare) -> Timing {
+    let usual = if args.quick { QUICK } else { FULL };
+    let (rounds, fewer) = (args.rounds.unwrap_or(usual.rounds), args.rounds.is_none());
+    Timing { rounds, fewer, ..usual }
+}
+
+fn targets(args: &cli::Compare, models: &Models, left_out: &mut LeftOut) -> Result<Vec<Target>> {
     let mut targets = Vec::new();
     for name in &args.models {
-        targets.push(models.find(name)?);
+        // Another project's server is not this one's to bring along.
+        match models.missing_other(name) {
+            Some(why) => {
+                say(&format!("{name} is left out: {why}"));
+                left_out.all.push((name.clone(), why));
+            }
+            None => targets.push(models.find(name)?),
+        }
+    }
+    if let Some((name, why)) = left_out.all.first()
+        && targets.is_empty()
+        && args.cmd.is_empty()
+    {
+        bail!("no server is left to drive: {name}: {why}");
     }
     if args.models.is_empty() && args.cmd.is_empty() {
         for (name, entry) in models.entries() {
             match models.missing(entry) {
-                Some(why) => eprintln!("{name} is left out: {why}"),
+                Some(why) => say(&format!("{name} is left out: {why}")),
                 None => targets.push(models.find(name)?),
             }
         }
     }
+    if args.bare {
+        enter_bare(args.common.workers, models, &mut targets)?;
+    }
     for command in &args.cmd {
         let mut target = Target::command(command)?;
+        if !args.speaks.is_empty() {
+            target.modes.clone_from(&args.speaks);
+        }
         // The same program with other arguments.
         let taken = |name: &str| targets.iter().any(|other: &Target| other.name == name);
         let numbered = (2..).map(|n| format!("{}-{n}", target.name));
@@ -118,17 +153,46 @@ fn targets(args: &cli::Compare, models: &Models) -> Result<Vec<Target>> {
         target.name = free.find(|name| !taken(name)).unwrap_or_default();
         targets.push(target);
     }
+    all_once(&targets)?;
+    Ok(targets)
+}
+
+/// Fails if two have one name.
+pub(super) fn all_once(targets: &[Target]) -> Result<()> {
     for (n, target) in targets.iter().enumerate() {
         if targets[..n].iter().any(|earlier| earlier.name == target.name) {
             bail!("{} is named twice", target.name);
         }
     }
-    Ok(targets)
+    Ok(())
+}
+
+/// Enters behind each model the same model bare.
+fn enter_bare(workers: u32, models: &Models, targets: &mut Vec<Target>) -> Result<()> {
+    if workers > 1 {
+        bail!("--bare needs --workers 1: a model bare takes no flags");
+    }
+    let (complete, mut found) = (std::mem::take(targets), false);
+    for target in complete {
+        // It may have been named as well.
+        targets.retain(|other| other.name != target.name);
+        let bare = models.bare(&target.name);
+        if bare.is_none() && target.ours {
+            say(&format!("note: {} has no model bare of its own", target.name));
+        }
+        found |= bare.is_some();
+        targets.push(target);
+        targets.extend(bare);
+    }
+    if !found {
+        bail!("--bare: none of these models has a model bare; `loadgen list` says which have");
+    }
+    Ok(())
 }
 
 /// The points of the grid. Without `--workloads` they are those that show most in the time: the
 /// workloads that are marked for it, ping-pong and pipelined with few and with many connections.
-fn points(args: &cli::Compare) -> Result<Vec<(String, Changes)>> {
+pub(super) fn points(args: &cli::Compare) -> Result<Vec<(String, Changes)>> {
     let grid = &args.grid;
     let names = match &args.workloads[..] {
         [] if grid.is_asked() => vec!["ping-pong".to_owned()],

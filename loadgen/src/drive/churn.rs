@@ -3,7 +3,7 @@
 //! A visit ends as the protocol has it: the client shuts down its sending side and reads until the
 //! server closes. So the last answer is followed by proof that nothing else came, never more
 //! connections are open than were asked for, and the client, which closes first, keeps the
-//! TIME_WAIT. To have a port for each, visits come from [`SOURCES`] loopback addresses in turn.
+//! TIME_WAIT. To have a port for each, visits come from each of [`SOURCES`] loopback addresses.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -14,13 +14,15 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
-use super::line::{Conn, compose, examine};
+use super::check::examine;
+use super::faults::{Fault, FaultyOpening};
+use super::line::{Conn, compose};
+use super::payload::Payload;
 use super::window::{Step, Window};
 use super::{BATCH, Driver, NAP, Phase, PhaseResult, Poller, RECEIVE, Shared, connect};
-use crate::check::{Fault, FaultyOpening, Payload};
 
-/// Loopback addresses that visits come from in turn: together they have far more ports than a
-/// kernel keeps connections in TIME_WAIT.
+/// Loopback addresses that visits come from, one after the other: together they have far more ports
+/// than a kernel keeps connections in TIME_WAIT.
 const SOURCES: u32 = 64;
 /// Lines in flight of a visit at most, so that they fit one write.
 const LINES: u32 = 64;
@@ -223,6 +225,9 @@ impl Churn {
 
     /// What is missing at the end of a phase is a fault of its own.
     fn settle(&mut self, window: &mut Window) {
+        if window.cut {
+            return;
+        }
         for place in &mut self.places {
             let Some(visit) = place.visit.take() else { continue };
             let came = visit.conn.wrong.map_or(0, |unread| unread.len());

@@ -11,6 +11,7 @@ use rustix::net::sockopt::{set_tcp_nodelay, socket_error};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, ipproto, socket_with};
 
 use super::{NAP, Poller, Shared};
+use crate::base::limits::Shortage;
 
 /// Connections from one loopback address before the next one is used. The usual range has 28,232
 /// ports, and those of earlier runs stay in TIME_WAIT for a minute.
@@ -62,31 +63,6 @@ pub(super) fn batch(
     Ok(sockets)
 }
 
-/// This machine has no more ports or descriptors for the generator: no server's fault.
-#[derive(Debug)]
-pub struct Shortage {
-    what: String,
-    /// Whether it is one of ports, which another address may have.
-    ports: bool,
-}
-
-impl Shortage {
-    /// Every local port is in use.
-    pub fn of_ports() -> Self {
-        let what = "no local port is left; ask for fewer --connections, wait a minute for \
-                    TIME_WAIT, or widen net.ipv4.ip_local_port_range";
-        Self { what: what.into(), ports: true }
-    }
-}
-
-impl std::fmt::Display for Shortage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-impl std::error::Error for Shortage {}
-
 /// Begins one connection; whether it is established already is the second value. Where `source`
 /// has no port left, the loopback addresses behind it may have one.
 pub(super) fn start(addr: SocketAddr, id: u32, source: Option<IpAddr>) -> Result<(OwnedFd, bool)> {
@@ -103,7 +79,7 @@ fn start_near(
 ) -> Result<(OwnedFd, bool)> {
     loop {
         let shortage = match start_from(addr, id, behind(addr, source, *detour)) {
-            Err(e) if e.downcast_ref::<Shortage>().is_some_and(|s| s.ports) => e,
+            Err(e) if e.downcast_ref::<Shortage>().is_some_and(Shortage::is_of_ports) => e,
             other => return other,
         };
         if *detour == DETOURS || behind(addr, source, 1).is_none() {
@@ -131,12 +107,7 @@ fn start_from(addr: SocketAddr, id: u32, source: Option<IpAddr>) -> Result<(Owne
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = match socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)) {
         Err(Errno::MFILE | Errno::NFILE) => {
-            let what = format!(
-                "out of file descriptors at connection {id}: the limit is {}; \
-                 raise the hard limit (ulimit -Hn) or ask for fewer --connections",
-                crate::server::descriptor_limit()
-            );
-            bail!(Shortage { what, ports: false })
+            bail!(Shortage::of_descriptors(id))
         }
         other => other.context("cannot make a socket")?,
     };

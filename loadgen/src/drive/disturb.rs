@@ -1,8 +1,8 @@
 //! Those who disturb: connections that behave badly on purpose, while bystanders are measured.
 //!
 //! They live on one thread of low priority, so that what the bystanders feel comes from the server
-//! and not from a generator that is busy with being bad. Each acts at most once in a fixed
-//! number of milliseconds, all in turn, so their number bounds their rate. What comes back to them
+//! and not from a generator that is busy with being bad. Each acts at most once in a fixed number
+//! of milliseconds, one after the other, so their number bounds their rate. What comes back to them
 //! is checked as well: every line that they send is the same, so the stream must repeat it.
 
 use std::net::SocketAddr;
@@ -20,15 +20,19 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::faults::{Fault, FaultLog};
+use super::payload::Payload;
 use super::window::thread_cpu_ns;
-use super::{Poller, Shortage, connect};
-use crate::check::{Fault, FaultLog, Payload, show};
+use super::{Poller, connect};
+use crate::base::limits::Shortage;
+use crate::base::text::quoted;
+use crate::workload::Disturbance;
 
 /// Niceness of the thread: where processors are short it gets a tenth of what a driver gets.
 const NICE: i32 = 10;
 /// Bytes that a hog or a stalled reader writes at once.
 const CHUNK: usize = 64 * 1024;
-/// One millisecond: how often those whose turn it is act.
+/// One millisecond: how often the disturbers that are due act.
 const TICK: Duration = Duration::from_millis(1);
 /// Ticks between two acts of one disturber; between two bytes of a line they are fewer.
 const PERIOD: usize = 10;
@@ -37,24 +41,6 @@ const BYTE_PERIOD: usize = 5;
 const APART: u32 = 0x1_0000;
 /// How many addresses, so that a storm never runs out of ports.
 const SOURCES: u32 = 64;
-
-/// How connections behave badly.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Disturbance {
-    /// Connects, closes, and connects again, 100 times a second each.
-    ConnectStorm,
-    /// Writes for as long as the server takes it, and never reads.
-    StalledReader,
-    /// Sends its lines one byte at a time, a byte every 5 ms.
-    OneByte,
-    /// Connects and says nothing.
-    HalfOpen,
-    /// Pipelines as fast as it can.
-    Hog,
-}
 
 /// What became of the disturbers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -188,7 +174,7 @@ impl Crowd {
         Ok((self.fate, self.faults))
     }
 
-    /// What a disturber does when its turn comes.
+    /// What a disturber does when it is due.
     fn act(&mut self, index: usize) -> Result<()> {
         let Some(disturber) = &mut self.crowd[index] else { return self.connect(index) };
         match self.disturbance {
@@ -279,11 +265,11 @@ impl Crowd {
         } else if !disturber.refused {
             disturber.refused = true;
             let fault = if asked { Fault::Altered } else { Fault::Early };
-            self.faults.add(fault, 1, || format!("disturber {index}: {}", show(data)));
+            self.faults.add(fault, 1, || format!("disturber {index}: {}", quoted(data)));
         }
     }
 
-    /// The server has ended this connection; the place is taken again at its next turn.
+    /// The server has ended this connection; the place is taken again when it is next due.
     fn gone(&mut self, index: usize) {
         if let Some(disturber) = self.crowd[index].take() {
             match disturber.refused {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::line::{Lines, Notes};
+use super::payload::Payload;
 use super::window::{Step, Window};
 use super::{Driver, NAP, Phase, PhaseResult, Shared};
-use crate::check::Payload;
 
 /// When each line in flight was written: a ring of `ring` entries for each connection.
 struct Stamps {

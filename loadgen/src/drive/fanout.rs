@@ -14,39 +14,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use memchr::memchr;
 use rustix::event::epoll::EventFlags;
-use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+use super::faults::{Fault, FaultyOpening};
 use super::ledger::{Delivery, HISTOGRAMS, LATENESS, Ledger, Shape};
+use super::member::{Hello, MAX_LINE, Member, Stage};
 use super::pacer::{BURST, Due, Pace, Pacer};
+use super::payload::Payload;
+use super::poller::TIMER;
 use super::window::{Step, Window};
-use super::{BATCH, Driver, NAP, Phase, PhaseResult, Poller, RECEIVE, Shared, TIMER, connect};
-use crate::check::{Fault, FaultyOpening, Payload, show};
-
-/// The longest line of the protocol, its end included, in bytes.
-const MAX_LINE: usize = 512;
-/// How far a member is in getting into its channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Registering,
-    Welcomed,
-    Joined,
-}
-
-/// One connection. Its first `speakers` fellows in a channel are speakers.
-struct Member {
-    fd: OwnedFd,
-    id: u32,
-    stage: Stage,
-    /// Lines to write, and how much of them is written; its capacity holds a full window.
-    out: Vec<u8>,
-    written: usize,
-    wants_out: bool,
-    dead: bool,
-    /// Length of the unfinished line that stands at the beginning of this member's tail.
-    tail: usize,
-}
+use super::{BATCH, Driver, NAP, Phase, PhaseResult, Poller, RECEIVE, Shared, connect};
+use crate::base::text::quoted;
 
 /// One thread's channels.
 pub(super) struct Fanout {
@@ -55,6 +34,7 @@ pub(super) struct Fanout {
     poller: Poller,
     members: Vec<Member>,
     ledger: Ledger,
+    hello: Hello,
     /// In an open loop, when speakers speak.
     pacer: Option<Pacer>,
     /// Unfinished lines, one place of [`MAX_LINE`] bytes for each member.
@@ -73,6 +53,7 @@ impl Fanout {
         pace: Option<Pace>,
         payload: Payload,
         stall: Duration,
+        hello: Hello,
     ) -> Result<Self> {
         let members = (shape.channels * shape.members) as usize;
         let poller = Poller::new()?;
@@ -83,6 +64,7 @@ impl Fanout {
             poller,
             members: Vec::with_capacity(members),
             ledger: Ledger::new(shape, payload),
+            hello,
             tails: vec![0; members * MAX_LINE],
             inbox: vec![0; MAX_LINE + RECEIVE],
             complaint: String::new(),
@@ -91,18 +73,23 @@ impl Fanout {
 
     fn drain(&mut self, window: &mut Window, shared: &Shared) -> Result<()> {
         loop {
-            self.turn(window)?;
+            self.serve(window)?;
             match window.batch(self.ledger.outstanding, shared) {
                 Step::Go => {}
                 // What was due by now is still sent, if a speaker has room.
-                Step::StopSending => self.send_due(u32::MAX, window)?,
+                Step::StopSending => {
+                    if let Some(pacer) = self.pacer.as_mut().filter(|_| window.cut) {
+                        pacer.cut(window.now());
+                    }
+                    self.send_due(u32::MAX, window)?;
+                }
                 Step::Finish => return Ok(()),
             }
         }
     }
 
     /// One batch of events, then the speakers whose windows it has opened.
-    fn turn(&mut self, window: &mut Window) -> Result<()> {
+    fn serve(&mut self, window: &mut Window) -> Result<()> {
         let events = match &mut self.pacer {
             Some(pacer) => pacer.wait(&mut self.poller, window)?,
             None => self.poller.wait(NAP)?,
@@ -221,15 +208,22 @@ impl Fanout {
         let mut at = begin;
         while at < end {
             let data = &self.inbox[at..end];
+            let tag = if self.hello.server_time { time_tag(data) } else { 0 };
             if member.stage == Stage::Joined
-                && let Some(length) = self.ledger.expected(index, data, now, window)
+                && (tag > 0 || !self.hello.server_time)
+                && let Some(length) = self.ledger.expected(index, &data[tag..], now, window)
             {
-                at += length;
+                at += tag + length;
                 continue;
             }
             let Some(length) = memchr(b'\n', data) else { break };
             let line = data[..length].strip_suffix(b"\r").unwrap_or(&data[..length]);
-            match Line::parse(line) {
+            match Line::parse(&line[tag.min(line.len())..]) {
+                Line::Delivery(_) if tag == 0 && self.hello.server_time => {
+                    window.faults.add(Fault::Altered, 1, || {
+                        format!("no time before {}, which was asked for", quoted(line))
+                    });
+                }
                 Line::Delivery(delivery) => self.ledger.examine(index, &delivery, now, window),
                 Line::Talk { command, rest } => {
                     if let Some(complaint) = member.talk(command, rest, line, window) {
@@ -242,7 +236,9 @@ impl Fanout {
         member.tail = end - at;
         if member.tail > MAX_LINE - 1 {
             let line = &self.inbox[at..end];
-            window.faults.add(Fault::Altered, 1, || format!("a line without end: {}", show(line)));
+            window
+                .faults
+                .add(Fault::Altered, 1, || format!("a line without end: {}", quoted(line)));
             member.tail = 0;
         }
         self.tails[place..place + member.tail].copy_from_slice(&self.inbox[at..at + member.tail]);
@@ -281,7 +277,7 @@ impl Fanout {
                     self.complaint
                 );
             }
-            self.turn(&mut window)?;
+            self.serve(&mut window)?;
         }
     }
 
@@ -295,56 +291,6 @@ impl Fanout {
             return Ok(());
         }
         Err(FaultyOpening(window.faults).into())
-    }
-}
-
-impl Member {
-    fn new(fd: OwnedFd, id: u32, capacity: usize) -> Self {
-        let mut out = Vec::with_capacity(MAX_LINE + capacity);
-        let hello = format!("NICK u{id:05x}\r\nUSER u{id:05x} 0 * :loadgen\r\n");
-        out.extend_from_slice(hello.as_bytes());
-        Self {
-            fd,
-            id,
-            stage: Stage::Registering,
-            out,
-            written: 0,
-            wants_out: false,
-            dead: false,
-            tail: 0,
-        }
-    }
-
-    /// Registration and the server's talk. Returns what the server complained about.
-    #[cold]
-    fn talk(
-        &mut self,
-        command: &[u8],
-        rest: &[u8],
-        line: &[u8],
-        window: &mut Window,
-    ) -> Option<String> {
-        match command {
-            b"PING" => {
-                self.out.extend_from_slice(b"PONG ");
-                self.out.extend_from_slice(rest);
-                self.out.extend_from_slice(b"\r\n");
-            }
-            b"001" => self.stage = self.stage.max(Stage::Welcomed),
-            b"366" => self.stage = Stage::Joined,
-            b"ERROR" => return Some(String::from_utf8_lossy(line).into_owned()),
-            // No message of the day is no complaint.
-            [b'4' | b'5', _, _] if command != b"422" => {
-                let complaint = String::from_utf8_lossy(line).into_owned();
-                if self.stage == Stage::Joined {
-                    window.faults.add(Fault::Lost, 1, || format!("refused: {complaint}"));
-                }
-                return Some(complaint);
-            }
-            // Joins, names, topics, notices: true, and nobody's measure.
-            _ => {}
-        }
-        None
     }
 }
 
@@ -370,6 +316,18 @@ impl<'a> Line<'a> {
     }
 }
 
+/// Length of the tag with which a line begins, and of the space behind it; 0 if there is no time in
+/// it, or not all of it has come.
+#[inline]
+fn time_tag(data: &[u8]) -> usize {
+    if !data.starts_with(b"@") {
+        return 0;
+    }
+    let Some(space) = memchr(b' ', data) else { return 0 };
+    let timed = data[1..space].split(|&byte| byte == b';').any(|tag| tag.starts_with(b"time="));
+    if timed { space + 1 } else { 0 }
+}
+
 /// The first word, and what follows the space after it.
 fn split(line: &[u8]) -> (&[u8], &[u8]) {
     match memchr(b' ', line) {
@@ -390,7 +348,7 @@ impl Driver for Fanout {
                 self.poller.add(&fd, self.members.len())?;
                 let speaks = self.members.len() as u32 % shape.members < shape.speakers;
                 let capacity = if speaks { self.ledger.window_bytes() } else { 0 };
-                self.members.push(Member::new(fd, id, capacity));
+                self.members.push(Member::new(fd, id, &self.hello, capacity));
             }
             self.say_all(part.start as usize..part.end as usize)?;
             self.reach(part.start as usize..part.end as usize, Stage::Welcomed, shared)?;
@@ -413,7 +371,7 @@ impl Driver for Fanout {
         let names = if self.pacer.is_some() { &HISTOGRAMS[..] } else { &HISTOGRAMS[..LATENESS] };
         let mut window = Window::new(phase, self.stall, names);
         if let Some(pacer) = &mut self.pacer {
-            pacer.begin(phase.duration());
+            pacer.begin(phase);
         } else if window.sending {
             for speaker in self.ledger.speakers() {
                 self.speak(speaker, &mut window)?;

@@ -1,4 +1,5 @@
-//! Who has said what in which channel, and who has heard it: the check of the chat driver.
+//! Which speaker has said what in which channel, and which members have heard it: the check of the
+//! chat driver.
 //!
 //! Connections of a thread are numbered from 0 here (`index`), channel by channel; the first
 //! `speakers` of each channel's members speak. A speaker's nickname names its connection among
@@ -6,8 +7,10 @@
 
 use memchr::memchr;
 
+use super::faults::Fault;
+use super::payload::{Payload, parse_header, parse_hex};
 use super::window::Window;
-use crate::check::{Fault, Payload, parse_header, parse_hex, show};
+use crate::base::text::quoted;
 
 /// Length of a nickname: `u` and five hexadecimal digits.
 const NICK: usize = 6;
@@ -34,7 +37,7 @@ pub(super) struct Shape {
     pub(super) depth: u32,
 }
 
-/// What a speaker has said and who has heard it.
+/// What a speaker has said, and which members have heard it.
 #[derive(Clone, Default)]
 struct Speaker {
     /// What comes before the text in a delivery, learnt from the first one that was all right.
@@ -259,7 +262,8 @@ impl Ledger {
     ) {
         let own = self.shape.base + index as u32;
         let (source, text) = (delivery.source, delivery.text);
-        let describe = || format!("member {own}: came {} {}", show(delivery.prefix), show(text));
+        let describe =
+            || format!("member {own}: came {} {}", quoted(delivery.prefix), quoted(text));
         let nick = &source[..memchr(b'!', source).unwrap_or(source.len())];
         let here = delivery.target == self.channel(index);
         let Some((place, speaker)) = self.speaker(index, nick).filter(|_| here) else {
@@ -310,6 +314,9 @@ impl Ledger {
 
     /// Messages that not everybody has heard at the end of a phase are faults of their own.
     pub(super) fn settle(&mut self, window: &mut Window) {
+        if window.cut {
+            return;
+        }
         for speaker in self.speakers() {
             let id = self.shape.base + self.index_of(speaker) as u32;
             let Speaker { sent, mut completed, .. } = self.speakers[speaker as usize];

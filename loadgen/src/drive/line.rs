@@ -1,4 +1,5 @@
-//! Lines on many connections: what is to be written, what is due to be read, and whether it came.
+//! Lines on many connections: what is to be written, and what is due to be read. Whether that is
+//! what came, `check` says.
 //!
 //! A connection has no buffers. What it still has to write, and what it expects to read, are
 //! functions of a few numbers, so a short write or a split answer costs only a counter, and
@@ -15,9 +16,10 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+use super::faults::{Fault, FaultyOpening};
+use super::payload::Payload;
 use super::window::{Step, Window};
 use super::{BATCH, NAP, Phase, Poller, RECEIVE, Shared, connect};
-use crate::check::{Fault, FaultLog, FaultyOpening, Payload, parse_header, show};
 
 /// Bytes composed for one write at most; a deeper window takes several writes.
 const SEND: usize = 256 * 1024;
@@ -43,7 +45,7 @@ pub(super) struct Conn {
     pub(super) id: u32,
     /// The line whose answer is expected next, and how many of its bytes were seen and right.
     pub(super) next: u32,
-    matched: usize,
+    pub(super) matched: usize,
     /// The line that is to be written next, and how many of its bytes were written.
     pub(super) sent: u32,
     pub(super) sent_bytes: usize,
@@ -62,12 +64,12 @@ pub(super) struct Lines<N> {
     addr: SocketAddr,
     ids: Range<u32>,
     active: u32,
-    payload: Payload,
+    pub(super) payload: Payload,
     stall: Duration,
     pub(super) poller: Poller,
     pub(super) conns: Vec<Conn>,
     pub(super) notes: N,
-    inbox: Vec<u8>,
+    pub(super) inbox: Vec<u8>,
     outbox: Vec<u8>,
     /// Lines that are to be answered before the phase ends.
     pub(super) outstanding: u64,
@@ -186,46 +188,6 @@ impl<N: Notes> Lines<N> {
         Ok(Some(Answers { index, lines, now }).filter(|answers| answers.lines > 0))
     }
 
-    /// Compares what was received with what is due. Returns how many lines are answered.
-    #[inline]
-    fn check(&mut self, index: usize, received: usize, now: u64, window: &mut Window) -> u32 {
-        let conn = &mut self.conns[index];
-        let payload = &self.payload;
-        let mut data = &self.inbox[..received];
-        let before = conn.next;
-        while !data.is_empty() && conn.wrong.is_none() {
-            let size = payload.text_len(conn.id, conn.next) + 1;
-            let take = data.len().min(size - conn.matched);
-            let asked = if conn.next == conn.sent { conn.sent_bytes } else { size };
-            let right = conn.matched + take <= asked
-                && if take == size {
-                    data[size - 1] == b'\n' && payload.is(conn.id, conn.next, &data[..size - 1])
-                } else {
-                    payload.continues(conn.id, conn.next, conn.matched, &data[..take])
-                };
-            if !right {
-                let mut seen = line(payload, conn.id, conn.next);
-                seen.truncate(conn.matched);
-                conn.matched = 0;
-                conn.wrong = Some(seen);
-                break;
-            }
-            conn.matched += take;
-            data = &data[take..];
-            if conn.matched == size {
-                self.notes.answered(index, conn.next, now, window);
-                conn.matched = 0;
-                conn.next = conn.next.wrapping_add(1);
-            }
-        }
-        if conn.wrong.is_some() {
-            examine(conn, payload, data, &mut window.faults);
-        }
-        let answers = conn.next.wrapping_sub(before);
-        window.total += u64::from(answers);
-        answers
-    }
-
     /// Writes what the connection has to say, as far as the socket takes it.
     pub(super) fn write(&mut self, index: usize, now: u64, window: &mut Window) -> Result<()> {
         let conn = &mut self.conns[index];
@@ -278,6 +240,9 @@ impl<N: Notes> Lines<N> {
 
     /// What is missing at the end of a phase is a fault of its own.
     pub(super) fn settle(&mut self, window: &mut Window) {
+        if window.cut {
+            return;
+        }
         for conn in &mut self.conns {
             let missing = conn.in_flight();
             if missing == 0 {
@@ -352,65 +317,4 @@ pub(super) fn compose(
         seq = seq.wrapping_add(1);
     }
     end
-}
-
-/// The line `(conn, seq)` with its end.
-fn line(payload: &Payload, conn: u32, seq: u32) -> Vec<u8> {
-    let mut line = vec![b'\n'; payload.text_len(conn, seq) + 1];
-    payload.write(conn, seq, &mut line);
-    line
-}
-
-/// Reads a connection on which something was wrong line by line, and says what it was.
-#[cold]
-pub(super) fn examine(conn: &mut Conn, payload: &Payload, data: &[u8], faults: &mut FaultLog) {
-    let mut buffer = conn.wrong.take().unwrap_or_default();
-    buffer.extend_from_slice(data);
-    let mut at = 0;
-    while let Some(end) = memchr::memchr(b'\n', &buffer[at..]) {
-        judge(conn, payload, &buffer[at..at + end], faults);
-        at += end + 1;
-    }
-    buffer.drain(..at);
-    let unasked = conn.next == conn.sent && buffer.len() > conn.sent_bytes;
-    if unasked || buffer.len() > 2 * payload.longest() + 2 {
-        let fault = if unasked { Fault::Early } else { Fault::Altered };
-        faults.add(fault, 1, || format!("connection {}: {}", conn.id, show(&buffer)));
-        buffer.clear();
-    }
-    conn.wrong = Some(buffer);
-}
-
-/// Names the fault of one line, and finds the place from which to go on.
-fn judge(conn: &mut Conn, payload: &Payload, text: &[u8], faults: &mut FaultLog) {
-    let (id, next) = (conn.id, conn.next);
-    let waiting = conn.sent.wrapping_sub(next);
-    if waiting > 0 && payload.is(id, next, text) {
-        conn.next = next.wrapping_add(1);
-        return;
-    }
-    let describe = || format!("connection {id}: line {next} is due, came {}", show(text));
-    let stream = u64::from(id);
-    match parse_header(text) {
-        Some((from, seq)) if from == id && payload.is(id, seq, text) => {
-            let ahead = seq.wrapping_sub(next);
-            if ahead > u32::MAX / 2 {
-                faults.behind(stream, seq, describe);
-            } else if ahead >= waiting {
-                faults.add(Fault::Early, 1, describe);
-            } else {
-                faults.gap(stream, next, seq, describe);
-                conn.next = seq.wrapping_add(1);
-            }
-            return;
-        }
-        _ if waiting == 0 => return faults.add(Fault::Early, 1, describe),
-        Some((from, seq)) if from != id && payload.is(from, seq, text) => {
-            faults.add(Fault::Crossed, 1, describe);
-        }
-        _ if payload.is_prefix(id, next, text) => faults.add(Fault::Truncated, 1, describe),
-        _ => faults.add(Fault::Altered, 1, describe),
-    }
-    // Whatever it was, it came in the place of the line that was due.
-    conn.next = next.wrapping_add(1);
 }

@@ -9,10 +9,11 @@ use anyhow::Result;
 
 use super::line::{Lines, Notes};
 use super::pacer::{BURST, Due, Pace, Pacer};
+use super::payload::Payload;
+use super::poller::TIMER;
 use super::window::{Step, Window};
-use super::{Driver, Phase, PhaseResult, Shared, TIMER};
-use crate::check::Payload;
-use crate::pacing::WhenBusy;
+use super::{Driver, Phase, PhaseResult, Shared};
+use crate::workload::WhenBusy;
 
 /// Where lines are pipelined without regard to depth: the most in flight on all connections of a
 /// thread together, and on one. Beyond that they queue.
@@ -132,6 +133,9 @@ impl Open {
     /// The window is over: what was due by then is still sent, if it finds room.
     fn close(&mut self, window: &mut Window) -> Result<()> {
         let ended = window.now();
+        if window.cut {
+            self.pacer.cut(ended);
+        }
         while let Some(intended) = self.pacer.due(ended) {
             if !self.send(intended, window.now(), window)? {
                 break;
@@ -151,7 +155,7 @@ impl Driver for Open {
 
     fn run(&mut self, phase: Phase, shared: &Shared) -> Result<PhaseResult> {
         self.lines.outstanding = 0;
-        self.pacer.begin(phase.duration());
+        self.pacer.begin(phase);
         let mut window = Window::new(phase, self.stall, &HISTOGRAMS);
         loop {
             if window.sending {

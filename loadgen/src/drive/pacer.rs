@@ -1,6 +1,6 @@
 //! The pace of an open loop: which message is due, who takes it, and what became of all of them.
 //!
-//! Whoever can take a message, a connection in echo and a speaker in chat, is a taker here. It is
+//! What can take a message, a connection in echo and a speaker in chat, is a taker here. It is
 //! chosen when the message's time has come, at random among those with fewer than `depth` in
 //! flight, as if each message were another user's. Where none has room, the workload says what
 //! happens, and it is counted.
@@ -16,9 +16,9 @@ use rustix::time::{
 
 use super::schedule::Schedule;
 use super::window::{Window, thread_cpu_ns};
-use super::{NAP, Poller};
-use crate::check::splitmix;
-use crate::pacing::{Arrivals, OpenLoop, WhenBusy};
+use super::{NAP, OpenLoop, Phase, Poller};
+use crate::base::random::splitmix;
+use crate::workload::{Arrivals, WhenBusy};
 
 /// Messages sent in one go while answers wait to be read; a longer burst takes turns with them.
 pub(super) const BURST: u32 = 16;
@@ -26,11 +26,13 @@ pub(super) const BURST: u32 = 16;
 /// One thread's share of an open loop.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// Messages a second.
+    /// Messages a second of all threads together.
     pub(super) rate: f64,
+    /// This thread's part of them.
+    pub(super) part: Part,
     /// How their times are drawn.
     pub(super) arrivals: Arrivals,
-    /// This thread's turn among equally distant messages, from 0 to 1.
+    /// This thread's place among equally distant messages, from 0 to 1.
     pub(super) offset: f64,
     /// What happens when no taker has room.
     pub(super) when_busy: WhenBusy,
@@ -42,11 +44,28 @@ pub(super) struct Pace {
     pub(super) spins: bool,
 }
 
+/// Those from `from` to `to` of `whole` equal parts of all messages. Each message belongs to
+/// exactly one of the parts that cover the whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) from: u32,
+    pub(super) to: u32,
+    pub(super) whole: u32,
+}
+
+impl Part {
+    /// How many of `all` messages it has.
+    fn of(self, all: u64) -> u64 {
+        let before = |n| u128::from(all) * u128::from(n) / u128::from(self.whole.max(1));
+        (before(self.to) - before(self.from)) as u64
+    }
+}
+
 /// What is to be done with a message that is due.
 pub(super) enum Due {
     /// This taker sends it.
     Send(u32),
-    /// Nobody does: it is dropped, and counted.
+    /// No taker does: it is dropped, and counted.
     Dropped,
     /// It waits until a taker has room.
     Wait,
@@ -62,8 +81,12 @@ pub(super) struct Pacer {
     /// State of the choice among them.
     choice: u64,
     schedule: Schedule,
+    /// Nanoseconds of all windows that were recorded, and the messages of all threads in them.
+    recorded: (u64, u64),
     /// Length of the window in nanoseconds.
     end: u64,
+    /// Messages that will never be due, because the window ended before its time.
+    later: u64,
     counts: OpenLoop,
     /// Whether the next message has found no room, and waits for an answer.
     blocked: bool,
@@ -71,6 +94,9 @@ pub(super) struct Pacer {
     busy_until: Option<u64>,
     /// When the last message was sent.
     last: u64,
+    /// Processor time of this thread when it last found nothing to do; `None` once it has done
+    /// something since.
+    idle: Option<u64>,
 }
 
 impl Pacer {
@@ -80,12 +106,15 @@ impl Pacer {
             takers: Vec::new(),
             free: Vec::new(),
             choice: pace.seed,
-            schedule: Schedule::new(pace.arrivals, 0.0, 0, 0.0, 0),
+            schedule: Schedule::new(pace.arrivals, 0, 0, 0.0, 0),
+            recorded: (0, 0),
             end: 0,
+            later: 0,
             counts: OpenLoop::default(),
             blocked: false,
             busy_until: None,
             last: 0,
+            idle: None,
             pace,
         })
     }
@@ -97,15 +126,31 @@ impl Pacer {
     }
 
     /// A new window with a schedule of its own; nothing is in flight.
-    pub(super) fn begin(&mut self, duration: Duration) {
-        let Pace { arrivals, rate, offset, .. } = self.pace;
-        self.end = duration.as_nanos() as u64;
+    pub(super) fn begin(&mut self, phase: Phase) {
+        let Pace { arrivals, part, offset, .. } = self.pace;
+        self.end = phase.duration().as_nanos() as u64;
+        let all = part.of(self.messages(phase));
         let seed = splitmix(&mut self.pace.seed);
-        self.schedule = Schedule::new(arrivals, rate, self.end, offset, seed);
+        self.schedule = Schedule::new(arrivals, all, self.end, offset, seed);
         self.counts = OpenLoop { scheduled: self.schedule.all(), ..OpenLoop::default() };
         (self.blocked, self.busy_until, self.last) = (false, None, 0);
+        (self.idle, self.later) = (None, 0);
         self.alarm.set = None;
         self.free.clone_from(&self.takers);
+    }
+
+    /// Messages of all threads in a phase. It is rounded to whole ones before it is shared out, and
+    /// for all windows that are recorded together: neither the number of threads nor that of
+    /// windows changes how many there are.
+    fn messages(&mut self, phase: Phase) -> u64 {
+        let whole = |nanoseconds: u64| (self.pace.rate * nanoseconds as f64 / 1e9).round() as u64;
+        if !matches!(phase, Phase::Load { record: true, .. }) {
+            return whole(self.end);
+        }
+        let lasted = self.recorded.0 + self.end;
+        let (before, all) = (self.recorded.1, whole(lasted));
+        self.recorded = (lasted, all);
+        all - before
     }
 
     /// The time of the next message, if that has come.
@@ -135,6 +180,7 @@ impl Pacer {
                     self.counts.pipelined += u64::from(taker.is_some());
                 }
                 WhenBusy::Drop => {
+                    self.idle = None;
                     self.counts.dropped += 1;
                     self.schedule.take();
                     return Due::Dropped;
@@ -145,7 +191,7 @@ impl Pacer {
             (self.blocked, self.busy_until) = (true, Some(now));
             return Due::Wait;
         };
-        self.blocked = false;
+        (self.blocked, self.idle) = (false, None);
         self.counts.queued += u64::from(self.busy_until.is_some_and(|until| intended <= until));
         self.counts.sent += 1;
         self.last = now;
@@ -192,13 +238,15 @@ impl Pacer {
         if !self.pace.spins {
             return poller.wait(self.patience(window)?);
         }
-        let asked = thread_cpu_ns();
+        // From one wait to the next, all that is between two of them included: looking at the
+        // clocks and for what is due is waiting too.
+        let from = self.idle.take().unwrap_or_else(thread_cpu_ns);
         let events = poller.wait(Duration::ZERO)?;
         if events == 0 {
             // What the kernel has to do on this processor, delivering packets above all, must not
             // wait for the end of our time slice.
             std::thread::yield_now();
-            window.has_spun(asked);
+            self.idle = Some(window.has_spun(from));
         }
         Ok(events)
     }
@@ -216,11 +264,24 @@ impl Pacer {
         Ok(NAP)
     }
 
+    /// The window ends `now`, before its time. What would have been due later is taken out of the
+    /// schedule.
+    pub(super) fn cut(&mut self, now: u64) {
+        let mut later = self.schedule.clone();
+        while later.due(now).is_some() {
+            later.take();
+        }
+        self.counts.scheduled -= later.left();
+        self.later = later.left();
+        self.end = now;
+    }
+
     /// What became of the schedule, once the window has ended.
     pub(super) fn counts(&self) -> OpenLoop {
         let lasted = self.last.max(self.end).max(1) as f64 / 1e9;
         let sent_per_second = self.counts.sent as f64 / lasted;
-        OpenLoop { unsent: self.schedule.left(), sent_per_second, ..self.counts }
+        let unsent = self.schedule.left() - self.later;
+        OpenLoop { unsent, sent_per_second, ..self.counts }
     }
 }
 
@@ -267,11 +328,12 @@ mod tests {
     /// Two takers of depth 1 and ten messages, one each millisecond.
     fn pacer(when_busy: WhenBusy) -> Pacer {
         let arrivals = Arrivals::Uniform;
+        let (rate, part) = (1000.0, Part { from: 0, to: 1, whole: 1 });
         let pace =
-            Pace { rate: 1000.0, arrivals, offset: 0.0, when_busy, depth: 1, seed: 1, spins: true };
+            Pace { rate, part, arrivals, offset: 0.0, when_busy, depth: 1, seed: 1, spins: true };
         let mut pacer = Pacer::new(pace, &Poller::new().unwrap()).unwrap();
         pacer.takers(0..2);
-        pacer.begin(Duration::from_millis(10));
+        pacer.begin(Phase::Load { duration: Duration::from_millis(10), record: true });
         pacer
     }
 
@@ -313,6 +375,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_yet_due_is_not_missing_from_a_window_that_was_cut() {
+        let (mut pacer, mut busy) = (pacer(WhenBusy::Queue), [0; 2]);
+        take_due(&mut pacer, 4 * MS, &mut busy);
+        pacer.cut(4 * MS);
+        let counts = pacer.counts();
+        assert_eq!((counts.scheduled, counts.sent, counts.unsent), (5, 2, 3), "0 to 4 ms");
+        assert_eq!(counts.sent_per_second, 2.0 / 0.004);
+    }
+
+    #[test]
     fn the_dead_are_not_chosen() {
         let mut pacer = pacer(WhenBusy::Queue);
         let taker = |taker| (taker == 1).then_some(0);
@@ -329,7 +401,7 @@ mod tests {
             let began = std::time::Instant::now();
             alarm.set(0, round * 1_000_000).unwrap();
             assert_eq!(poller.wait(long).unwrap(), 1);
-            assert_eq!(poller.event(0).0, super::super::TIMER);
+            assert_eq!(poller.event(0).0, super::super::poller::TIMER);
             assert!(began.elapsed().as_millis() as u64 >= round);
         }
     }

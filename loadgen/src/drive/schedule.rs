@@ -5,8 +5,8 @@
 //! an array would be, without taking an array's memory. What is waiting is simply the part of it
 //! that is due and not yet taken.
 
-use crate::check::splitmix;
-use crate::pacing::Arrivals;
+use crate::base::random::splitmix;
+use crate::workload::Arrivals;
 
 /// The times at which messages are due, in nanoseconds since the window began, ascending.
 #[derive(Clone)]
@@ -24,8 +24,7 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Exactly `rate` x `window` messages (rounded) in `window` nanoseconds; `rate` is in messages
-    /// a second.
+    /// Exactly `all` messages in `window` nanoseconds.
     ///
     /// Poisson: a Poisson process of which it is known that it brings that many. So the rate is
     /// the one that was asked for, and no difference from it is due to chance. Each gap is drawn
@@ -34,9 +33,8 @@ impl Schedule {
     ///
     /// Uniform: equal gaps, the first message at `offset` (0 to 1) of a gap, so that the threads
     /// of a generator can take turns.
-    pub(super) fn new(arrivals: Arrivals, rate: f64, window: u64, offset: f64, seed: u64) -> Self {
+    pub(super) fn new(arrivals: Arrivals, all: u64, window: u64, offset: f64, seed: u64) -> Self {
         let window = window as f64;
-        let all = (rate * window / 1e9).round() as u64;
         let mut schedule = Self { arrivals, state: seed, window, offset, all, left: all, at: 0.0 };
         schedule.draw();
         schedule
@@ -103,23 +101,23 @@ mod tests {
         std::iter::from_fn(|| next(&mut schedule)).collect()
     }
 
-    fn poisson(rate: f64, seed: u64) -> Vec<u64> {
-        times(Schedule::new(Arrivals::Poisson, rate, SECOND, 0.0, seed))
+    fn poisson(all: u64, seed: u64) -> Vec<u64> {
+        times(Schedule::new(Arrivals::Poisson, all, SECOND, 0.0, seed))
     }
 
     #[test]
-    fn a_schedule_holds_the_rate_and_depends_on_the_seed_alone() {
-        let one = poisson(5000.0, 7);
+    fn a_schedule_holds_its_number_and_depends_on_the_seed_alone() {
+        let one = poisson(5000, 7);
         assert_eq!(one.len(), 5000);
         assert!(one.is_sorted() && one.last().is_some_and(|&at| at < SECOND));
-        assert_eq!(one, poisson(5000.0, 7));
-        assert_ne!(one, poisson(5000.0, 8));
-        assert_eq!(poisson(0.4, 1).len(), 0, "rounded to whole messages");
+        assert_eq!(one, poisson(5000, 7));
+        assert_ne!(one, poisson(5000, 8));
+        assert!(poisson(0, 1).is_empty());
     }
 
     #[test]
     fn poisson_gaps_are_exponential() {
-        let times = poisson(100_000.0, 3);
+        let times = poisson(100_000, 3);
         let mut gaps: Vec<f64> = times.windows(2).map(|two| (two[1] - two[0]) as f64).collect();
         gaps.sort_by(f64::total_cmp);
         let mean = 10_000.0;
@@ -138,7 +136,7 @@ mod tests {
 
     #[test]
     fn uniform_threads_take_turns() {
-        let half = |offset| times(Schedule::new(Arrivals::Uniform, 4.0, SECOND, offset, 1));
+        let half = |offset| times(Schedule::new(Arrivals::Uniform, 4, SECOND, offset, 1));
         assert_eq!(half(0.25), [62_500_000, 312_500_000, 562_500_000, 812_500_000]);
         assert_eq!(half(0.75)[0], 187_500_000);
     }

@@ -13,11 +13,12 @@ use super::churn::Churn;
 use super::echo::Echo;
 use super::fanout::Fanout;
 use super::ledger::Shape;
+use super::member::Hello;
 use super::open::Open;
-use super::pacer::Pace;
+use super::pacer::{Pace, Part};
+use super::payload::Payload;
 use super::{Driver, Phase, PhaseResult, Seen, Shared};
-use crate::check::Payload;
-use crate::pacing::text_sizes;
+use crate::workload::pacing::text_sizes;
 use crate::workload::{Mode, Workload};
 
 /// How often the watching thread is called while a phase runs.
@@ -37,6 +38,8 @@ pub struct Plan<'a> {
     pub stall: Duration,
     /// Whether an open loop waits without sleeping.
     pub spins: bool,
+    /// What members of a chat say by PASS before they register.
+    pub password: Option<String>,
 }
 
 enum Report {
@@ -107,6 +110,11 @@ impl Team {
         merged.ok_or_else(|| anyhow!("no generator thread ran"))
     }
 
+    /// What its threads look at, to end a phase before its time.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
     fn report(&self, watch: &mut dyn FnMut(Seen) -> Result<()>) -> Result<Report> {
         loop {
             // Also before the first wait, or short phases would never see Ctrl-C.
@@ -137,7 +145,7 @@ fn work(make: Make, shared: &Shared, commands: &Receiver<Phase>, reports: &Sende
     let opened = make().and_then(|mut driver| driver.open(shared).map(|()| driver));
     let mut driver = match opened {
         Ok(driver) => driver,
-        // A report that nobody takes any more means that the run was given up.
+        // A report that is not taken any more means that the run was given up.
         Err(e) => return drop(reports.send(Report::Opened(Err(e)))),
     };
     if reports.send(Report::Opened(Ok(()))).is_err() {
@@ -150,14 +158,14 @@ fn work(make: Make, shared: &Shared, commands: &Receiver<Phase>, reports: &Sende
     }
 }
 
-/// What thread `n`, with its `share` of the speaking connections, has of an open loop.
-fn pace(plan: &Plan<'_>, n: u32, share: f64) -> Option<Pace> {
+/// What thread `n`, with its part of the connections that talk, has of an open loop.
+fn pace(plan: &Plan<'_>, n: u32, part: Part) -> Option<Pace> {
     let Workload { rate, arrivals, when_busy, depth, .. } = *plan.workload;
-    let rate = rate.map(|rate| rate * share)?;
+    let rate = rate?;
     let offset = (f64::from(n) + 0.5) / f64::from(plan.threads);
     // Different threads, different times; the payload's own numbers come from the bare seed.
     let seed = plan.seed ^ (u64::from(n) + 1).wrapping_mul(0xd134_2543_de82_ef95);
-    Some(Pace { rate, arrivals, offset, when_busy, depth, seed, spins: plan.spins })
+    Some(Pace { rate, part, arrivals, offset, when_busy, depth, seed, spins: plan.spins })
 }
 
 /// What the first `n` of `parts` equal parts have of `all`, in whole numbers.
@@ -165,11 +173,12 @@ fn share(all: u32, n: u32, parts: u32) -> u32 {
     (u64::from(all) * u64::from(n) / u64::from(parts)) as u32
 }
 
-/// How many of the connections `ids` talk: all ranges together have exactly those who do, and none
-/// has more than its connections, for each is given what it has of the connections.
-fn active(workload: &Workload, ids: &Range<u32>) -> u32 {
+/// Which of those who talk are among the connections `ids`: all ranges together have exactly those
+/// who do, and none has more than its connections, for each is given what it has of the
+/// connections.
+fn talkers(workload: &Workload, ids: &Range<u32>) -> Part {
     let before = |id| share(workload.active, id, workload.connections);
-    before(ids.end) - before(ids.start)
+    Part { from: before(ids.start), to: before(ids.end), whole: workload.active }
 }
 
 /// One driver for each thread, the work divided as evenly as it goes.
@@ -183,13 +192,14 @@ fn drivers(plan: &Plan<'_>) -> Vec<Make> {
         match workload.mode {
             Mode::Echo => {
                 let ids = part(workload.connections, n);
-                let active = active(workload, &ids);
+                let talkers = talkers(workload, &ids);
+                let active = talkers.to - talkers.from;
                 if ids.is_empty() {
                     continue;
                 }
                 let sizes = workload.sizes.clone();
                 let visit = workload.churn.map(|lines| (lines, depth));
-                let pace = pace(plan, n, f64::from(active) / f64::from(workload.active));
+                let pace = pace(plan, n, talkers);
                 makes.push(Box::new(move || {
                     let payload = match &sizes[..] {
                         [] => Payload::new(seed, size - 1),
@@ -210,12 +220,15 @@ fn drivers(plan: &Plan<'_>) -> Vec<Make> {
                     continue;
                 }
                 let base = channels.start * members;
+                let whole = workload.channels;
+                let pace = pace(plan, n, Part { from: channels.start, to: channels.end, whole });
                 let channels = channels.len() as u32;
-                let pace = pace(plan, n, f64::from(channels) / f64::from(workload.channels));
                 let shape = Shape { base, channels, members, speakers, depth };
+                let (password, server_time) = (plan.password.clone(), workload.server_time);
+                let hello = Hello { password, server_time };
                 makes.push(Box::new(move || {
                     let payload = Payload::new(seed, size);
-                    Ok(Box::new(Fanout::new(addr, shape, pace, payload, stall)?))
+                    Ok(Box::new(Fanout::new(addr, shape, pace, payload, stall, hello)?))
                 }));
             }
         }
@@ -225,8 +238,56 @@ fn drivers(plan: &Plan<'_>) -> Vec<Make> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Poller;
+    use super::super::pacer::Pacer;
     use super::*;
     use crate::workload::Changes;
+
+    proptest! {
+        /// In any number of windows, beside warm-ups, and in each of these alone.
+        #[test]
+        fn a_rate_is_exact_over_all_threads(
+            rate in prop_oneof![0.01..10.0, 0.01..1e8],
+            threads in 1u32..40,
+            (connections, active) in (1u32..200).prop_flat_map(|all| (Just(all), 1..=all)),
+            windows in proptest::collection::vec(1u64..100_000_000_000, 1..4),
+        ) {
+            let second = Duration::from_secs(1);
+            let (connections, active) = (Some(connections), Some(active));
+            let changes = Changes { connections, active, rate: Some(rate), ..Changes::default() };
+            let workload = Workload::find("open-loop", &changes, second, second).unwrap();
+            let addr = ([127, 0, 0, 1], 1).into();
+            let plan = Plan {
+                addr,
+                workload: &workload,
+                threads,
+                seed: 1,
+                stall: second,
+                spins: false,
+                password: None,
+            };
+            let (mut measured, mut warm) = (0, vec![0; windows.len()]);
+            for n in 0..threads {
+                let part = |n| share(workload.connections, n, threads);
+                let talkers = super::talkers(&workload, &(part(n)..part(n + 1)));
+                let pace = pace(&plan, n, talkers).unwrap();
+                let mut pacer = Pacer::new(pace, &Poller::new().unwrap()).unwrap();
+                for (window, warm) in windows.iter().zip(&mut warm) {
+                    let duration = Duration::from_nanos(*window);
+                    pacer.begin(Phase::Load { duration, record: false });
+                    *warm += pacer.counts().scheduled;
+                    pacer.begin(Phase::Load { duration, record: true });
+                    measured += pacer.counts().scheduled;
+                }
+            }
+            let messages = |nanoseconds: u64| (rate * nanoseconds as f64 / 1e9).round() as u64;
+            prop_assert_eq!(measured, messages(windows.iter().sum()));
+            let alone: Vec<_> = windows.iter().map(|&window| messages(window)).collect();
+            prop_assert_eq!(warm, alone);
+        }
+    }
 
     #[test]
     fn all_talkers_are_shared_out_and_each_has_a_connection() {
@@ -242,7 +303,8 @@ mod tests {
                 let mut sum = 0;
                 for n in 0..threads {
                     let ids = share(connections, n, threads)..share(connections, n + 1, threads);
-                    let active = active(&workload, &ids);
+                    let part = super::talkers(&workload, &ids);
+                    let active = part.to - part.from;
                     assert!(active <= ids.len() as u32, "{talkers} of {connections}: {active}");
                     sum += active;
                 }

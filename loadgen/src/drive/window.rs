@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 
+use super::faults::FaultLog;
 use super::{Phase, PhaseResult, Second, Shared, histogram};
-use crate::check::FaultLog;
 
 /// After a first fault the phase goes on this long, so that its fellows are seen and named.
 const AFTER_FAULT: Duration = Duration::from_millis(200);
@@ -32,6 +32,8 @@ pub(super) struct Window {
     duration: u64,
     pub(super) sending: bool,
     pub(super) record: bool,
+    /// Whether it was stopped before its time: then what has not come by its end is no fault.
+    pub(super) cut: bool,
     stall: Duration,
     pub(super) total: u64,
     pub(super) sent: u64,
@@ -63,6 +65,7 @@ impl Window {
             duration: duration.as_nanos() as u64,
             sending,
             record,
+            cut: false,
             stall,
             total: 0,
             sent: 0,
@@ -88,10 +91,12 @@ impl Window {
     }
 
     /// Since this thread had used `from` of processor time there was nothing to do, and it did not
-    /// sleep.
+    /// sleep. Returns what it has used by now.
     #[inline]
-    pub(super) fn has_spun(&mut self, from: u64) {
-        self.spun_ns += thread_cpu_ns() - from;
+    pub(super) fn has_spun(&mut self, from: u64) -> u64 {
+        let now = thread_cpu_ns();
+        self.spun_ns += now - from;
+        now
     }
 
     /// Records a value (ns) in the `n`th histogram.
@@ -109,7 +114,7 @@ impl Window {
             shared.finished(self.seconds.len() as u64, p99.unwrap_or(0));
         }
         if outstanding == 0 {
-            // Nobody is waited for: in an open loop that is no stall.
+            // No answer is waited for: in an open loop that is no stall.
             self.progress_at = now;
         }
         if self.total != self.published {
@@ -119,6 +124,7 @@ impl Window {
         }
         let fault = self.faults.first().map(|at| at.elapsed());
         let stop = shared.stop.load(Relaxed);
+        self.cut |= stop;
         if self.sending {
             self.slice(now);
             let stalled = now - self.progress_at > self.stall.as_nanos() as u64;
@@ -180,6 +186,7 @@ impl Window {
             histograms: self.histograms,
             seconds: self.seconds,
             open_loop: None,
+            cut: self.cut,
             faults: self.faults,
         }
     }

@@ -1,26 +1,13 @@
 //! Which workloads make no sense, and what to do about it.
 
-use std::time::Duration;
-
 use anyhow::{Result, bail};
 
-use super::{Changes, MAX_CHANNELS, MAX_DEPTH, Mode, Sheet, Workload};
-use crate::check::{HEADER, MAX_CONNECTIONS};
-use crate::pacing::WhenBusy;
-
-/// The protocol's default limit on a line, its end included, in bytes.
-const MAX_ECHO: u32 = 65_536;
-/// What is left of a chat line of 512 bytes after a long source and a channel name.
-const MAX_CHAT: u32 = 350;
-
-/// The lowest and the highest rate of an open loop, in messages a second.
-const MIN_RATE: f64 = 0.01;
-const MAX_RATE: f64 = 1e8;
-
-/// The longest phase.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-/// The slowest handler.
-const SLOWEST: Duration = Duration::from_secs(1);
+use super::limits::{
+    HEADER, LONGEST, MAX_CHANNELS, MAX_CHAT, MAX_CONNECTIONS, MAX_DEPTH, MAX_ECHO, MAX_RATE,
+    MIN_RATE, SLOWEST,
+};
+use super::sheet::Sheet;
+use super::{Changes, Mode, WhenBusy, Workload};
 
 /// Fails if the connections that were asked for are not those of so many channels and members.
 pub(super) fn remainder(changes: &Changes, channels: u32, members: u32) -> Result<()> {
@@ -129,6 +116,9 @@ impl Workload {
         let chat = [changes.channels, changes.members, changes.speakers];
         if chat.iter().any(Option::is_some) {
             bail!("--channels, --members and --speakers belong to fan-out, not to {name}");
+        }
+        if self.server_time {
+            bail!("--server-time belongs to the chat workloads, not to {name}");
         }
         if self.churn.is_some() && self.active < self.connections {
             bail!("all visitors of {name} ask; leave --active out");

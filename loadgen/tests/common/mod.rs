@@ -1,13 +1,32 @@
-//! Servers for the tests, in threads of the test: an echo and a chat that do one thing wrong.
+//! What tests share: loadgen as a program, Ctrl-C, and servers in threads of the test, an echo and
+//! a chat that do one thing wrong.
 //!
 //! They are right until line number [`AT`], and only that line is wrong: one in a hundred thousand.
 #![allow(dead_code, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
 
-use std::io::{BufRead, BufReader, Write};
+pub(crate) mod program;
+
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+
+/// Runs loadgen, presses Ctrl-C once it says a line that begins with `when`, and waits for its end.
+/// Returns it with what it has written to standard output.
+pub(crate) fn interrupted(command: &mut Command, when: &str) -> (Child, String) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.by_ref().any(|line| line.starts_with(when)), "it never says {when:?}");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    lines.for_each(drop);
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    (child, text)
+}
 
 /// The number of the line that goes wrong.
 pub(crate) const AT: u64 = 100_000;
@@ -21,7 +40,7 @@ pub(crate) enum Wrong {
     Nothing,
     /// It is not answered or delivered.
     Drop,
-    /// Its sender gets the next line of somebody else, who gets this one.
+    /// Its sender gets the next line of another connection, which gets this one.
     Swap,
     /// Half of it comes, and a line end.
     Truncate,
@@ -45,6 +64,8 @@ pub(crate) enum Wrong {
     ToSpeaker,
     /// It comes under the name of another channel (chat).
     OtherChannel,
+    /// It comes without its time, though the members have asked for it (chat).
+    Untimed,
 }
 
 /// How far a server has come.
@@ -61,10 +82,24 @@ impl Count {
         self.lines.fetch_add(1, Relaxed) >= at && fit && !self.wrong.swap(true, Relaxed)
     }
 
+    /// The lines so far.
+    pub(crate) fn lines(&self) -> u64 {
+        self.lines.load(Relaxed)
+    }
+
     /// Whether the one line has been got wrong.
     pub(crate) fn was_wrong(&self) -> bool {
         self.wrong.load(Relaxed)
     }
+}
+
+/// An address that refuses connections as long as the socket is there: no other process can be
+/// given its port, and none listens.
+pub(crate) fn refusing() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, addr)
 }
 
 /// Serves a wrong echo on a free port until the test's process ends.
@@ -162,12 +197,17 @@ fn echo_one(
 struct Member {
     conn: usize,
     channel: Vec<u8>,
+    timed: bool,
     prefix: Vec<u8>,
     out: TcpStream,
 }
 
 #[derive(Default)]
 struct Room {
+    /// What PASS must say before a registration.
+    password: Option<&'static str>,
+    /// The tag of all messages to those who ask for it, if there is one.
+    time: Option<&'static str>,
     members: Vec<Member>,
     /// Where messages are put together, so that relaying allocates nothing.
     message: Vec<u8>,
@@ -179,12 +219,28 @@ pub(crate) fn chat(wrong: Wrong) -> SocketAddr {
     counting_chat(wrong).0
 }
 
-/// The same, with the count of its messages.
+/// Serves a right chat that asks for a password.
+pub(crate) fn closed_chat(password: &'static str) -> SocketAddr {
+    let room = Room { password: Some(password), ..Room::default() };
+    chat_in(room, Wrong::Nothing).0
+}
+
+/// Serves a wrong chat that tells the time of each message.
+pub(crate) fn counting_chat_with_times(wrong: Wrong) -> (SocketAddr, Arc<Count>) {
+    let time = Some("@time=2026-11-27T12:00:00.000Z ");
+    chat_in(Room { time, ..Room::default() }, wrong)
+}
+
+/// A wrong chat, with the count of its messages.
 pub(crate) fn counting_chat(wrong: Wrong) -> (SocketAddr, Arc<Count>) {
+    chat_in(Room::default(), wrong)
+}
+
+fn chat_in(room: Room, wrong: Wrong) -> (SocketAddr, Arc<Count>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let count = Arc::new(Count::default());
-    let state = (count.clone(), Arc::new(Mutex::new(Room::default())));
+    let state = (count.clone(), Arc::new(Mutex::new(room)));
     std::thread::spawn(move || {
         for (conn, stream) in listener.incoming().map_while(Result::ok).enumerate() {
             let state = state.clone();
@@ -208,7 +264,9 @@ fn chat_one(
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut out = stream;
-    let mut nick = String::new();
+    let Room { password, time, .. } = *room.lock().unwrap();
+    let mut timed = false;
+    let (mut nick, mut passed) = (String::new(), password.is_none());
     let mut line = Vec::with_capacity(512);
     loop {
         line.clear();
@@ -218,12 +276,20 @@ fn chat_one(
         let text = line.trim_ascii_end();
         if let Some(name) = text.strip_prefix(b"NICK ") {
             nick = String::from_utf8_lossy(name).into_owned();
+        } else if let Some(said) = text.strip_prefix(b"PASS :") {
+            passed = password.is_none_or(|password| said == password.as_bytes());
+        } else if text.starts_with(b"CAP REQ ") {
+            timed = time.is_some();
+            write!(out, ":test CAP * {} :server-time\r\n", if timed { "ACK" } else { "NAK" })?;
+        } else if text.starts_with(b"USER ") && !passed {
+            write!(out, ":test 464 {nick} :Password incorrect\r\nERROR :bad password\r\n")?;
+            return Ok(());
         } else if text.starts_with(b"USER ") {
             write!(out, ":test 001 {nick} :Welcome\r\n")?;
         } else if let Some(channel) = text.strip_prefix(b"JOIN ") {
             let channel = channel.to_vec();
             let prefix = format!(":{nick}!{nick}@test PRIVMSG ").into_bytes();
-            let member = Member { conn, channel, prefix, out: out.try_clone()? };
+            let member = Member { conn, channel, timed, prefix, out: out.try_clone()? };
             room.lock().unwrap().members.push(member);
             write!(out, ":test 366 {nick} #x :End of /NAMES list.\r\n")?;
         } else if let Some(rest) = text.strip_prefix(b"PRIVMSG ") {
@@ -252,6 +318,10 @@ impl Room {
                 continue;
             }
             let victim = Some(n) == victim;
+            let untimed = victim && wrong == Wrong::Untimed;
+            if let Some(time) = self.time.filter(|_| member.timed && !untimed) {
+                let _ = member.out.write_all(time.as_bytes());
+            }
             // One that has left meanwhile is no concern of the speaker's.
             let _ = deliver(member, &mut self.message, &mut self.held, wrong, victim);
         }

@@ -7,11 +7,11 @@ use crate::watchdog::Ctx;
 pub(super) const ECHO: &[Case] = cases![Echo:
     lf_and_crlf_end_a_line,
     one_byte_at_a_time,
-    split_at_every_offset,
+    split_at_every_offset needs 2,
     thousands_of_lines_in_one_write,
     a_line_at_the_limit_passes_and_one_over_it_is_answered_once,
     the_default_line_limit_is_64_kib,
-    over_long_lines_keep_their_place_among_the_replies,
+    over_long_lines_keep_their_place_among_the_replies needs 2,
     an_endless_line_takes_no_memory,
     empty_lines_come_back,
     any_bytes_come_back,

@@ -6,18 +6,18 @@ use std::process::Stdio;
 use crate::cases::{Case, cases};
 use crate::client::{Client, pump};
 use crate::surroundings::Surroundings;
-use crate::watchdog::Ctx;
+use crate::watchdog::{Ctx, own_addr};
 
 pub(super) const ECHO: &[Case] = cases![Echo:
     half_close_delivers_every_reply,
     half_close_delivers_8_mib_pending,
-    reset_in_mid_line_harms_nobody,
-    reset_with_output_pending_harms_nobody,
-    resets_before_accept_harm_nobody,
+    reset_in_mid_line_harms_no_other needs 2,
+    reset_with_output_pending_harms_no_other needs 2,
+    resets_before_accept_harm_no_other,
     connect_and_close_leaves_nothing_behind,
     a_silent_peer_is_reaped,
     a_peer_that_does_not_take_its_replies_is_reaped,
-    urgent_data_is_survived,
+    urgent_data_is_survived needs 2,
     restart_on_the_same_port_at_once,
     a_taken_port_is_one_clear_line,
     a_second_server_does_not_share_the_port,
@@ -56,7 +56,7 @@ fn half_close_delivers_8_mib_pending(ctx: &Ctx) {
 }
 
 /// 14: Resets in the middle of a line, again and again; a neighbour notices nothing.
-fn reset_in_mid_line_harms_nobody(ctx: &Ctx) {
+fn reset_in_mid_line_harms_no_other(ctx: &Ctx) {
     let server = ctx.echo(&[]);
     let mut neighbour = server.client();
     for _ in 0..50 {
@@ -71,7 +71,7 @@ fn reset_in_mid_line_harms_nobody(ctx: &Ctx) {
 
 /// 15: Resets while replies are pending: the server writes to a socket that is gone. No SIGPIPE,
 /// and the same process serves on.
-fn reset_with_output_pending_harms_nobody(ctx: &Ctx) {
+fn reset_with_output_pending_harms_no_other(ctx: &Ctx) {
     let mut server = ctx.echo(&[]);
     let mut neighbour = server.client();
     let text = numbered(50_000);
@@ -90,7 +90,7 @@ fn reset_with_output_pending_harms_nobody(ctx: &Ctx) {
 
 /// 16: Connections that are reset before they are accepted. The server is stopped meanwhile, so
 /// that all of them wait in the backlog.
-fn resets_before_accept_harm_nobody(ctx: &Ctx) {
+fn resets_before_accept_harm_no_other(ctx: &Ctx) {
     let server = ctx.echo(&[]);
     for _ in 0..3 {
         server.freeze();
@@ -136,13 +136,13 @@ fn a_silent_peer_is_reaped(ctx: &Ctx) {
     let server = ctx.echo(&["--idle-timeout", "300ms"]);
     let mut silent = server.clients(20);
     pump("the silent to be cut", &mut silent, |all| all.iter().all(|c| c.end().is_some()));
-    server.serves();
+    server.serves_a_prompt_client();
 }
 
 /// 18: So is one that has replies waiting and never takes them, though it is not silent at first.
 fn a_peer_that_does_not_take_its_replies_is_reaped(ctx: &Ctx) {
     let server = ctx.echo(&["--idle-timeout", "300ms"]);
-    server.serves();
+    server.serves_a_prompt_client();
     let before = server.usage().descriptors;
     let text = numbered(100_000);
     let mut clients: Vec<Client> = (0..5).map(|_| server.client_with_buffers(4096)).collect();
@@ -152,10 +152,11 @@ fn a_peer_that_does_not_take_its_replies_is_reaped(ctx: &Ctx) {
         client.until("some of it to be taken", |client| client.unsent() < text.len());
     }
     ctx.watch.until("the descriptors to be free", || server.usage().descriptors <= before);
-    server.serves();
+    server.serves_a_prompt_client();
 }
 
-/// 19: One urgent byte is not part of the stream (it stays out of band), and wakes nobody for ever.
+/// 19: One urgent byte is not part of the stream (it stays out of band), and does not keep the
+/// loop awake.
 /// A read ends at its mark, though more has come: that is found all at once, so that no later event
 /// makes up for a server that takes a short read for the end of what there is.
 fn urgent_data_is_survived(ctx: &Ctx) {
@@ -174,7 +175,7 @@ fn urgent_data_is_survived(ctx: &Ctx) {
 
 /// 20: A server may start again on its port while its old connections are in TIME_WAIT.
 fn restart_on_the_same_port_at_once(ctx: &Ctx) {
-    let mut server = ctx.echo(&[]);
+    let mut server = ctx.echo(&["--listen", &own_addr()]);
     let addr = server.addr();
     for _ in 0..3 {
         let mut client = server.client();

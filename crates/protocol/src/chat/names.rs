@@ -5,6 +5,7 @@
 //! Scandinavian keyboards.)
 
 use core::fmt::Write as _;
+use core::hint::black_box;
 
 use crate::Limits;
 
@@ -13,6 +14,8 @@ pub(super) const USER: usize = 16;
 /// Longest topic, in bytes, as 005 tells it (TOPICLEN): 332 and TOPIC hold it whole beside the
 /// longest names.
 pub(super) const TOPIC: usize = 300;
+/// Longest text of one that is away, in bytes (AWAYLEN).
+pub(super) const AWAY: usize = 200;
 /// Longest real name, in bytes.
 pub(super) const REAL_NAME: usize = 128;
 /// Longest host or server name, in bytes (HOSTLEN).
@@ -25,7 +28,7 @@ pub(super) struct Folded {
 }
 
 impl Folded {
-    /// The folded form of `name`; none when it is too long to be anybody's.
+    /// The folded form of `name`; none when it is too long to be a name.
     pub(super) fn new(name: &[u8]) -> Option<Folded> {
         let mut bytes = [0; Limits::CHANNEL];
         bytes.get_mut(..name.len())?.copy_from_slice(name);
@@ -70,7 +73,7 @@ fn is_disguise(c: char) -> bool {
         | '\u{2060}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// A user name made of what is harmless in `wanted`; nobody sees it as a proof of anything.
+/// A user name made of what is harmless in `wanted`; it proves nothing.
 pub(super) fn user(wanted: &[u8]) -> Box<[u8]> {
     let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
     let name: Box<[u8]> = wanted.iter().copied().filter(harmless).take(USER).collect();
@@ -100,15 +103,21 @@ pub(super) fn clip(text: &[u8], max: usize) -> &[u8] {
     &text[..end]
 }
 
-/// What of a client's parameter is shown back to it as a parameter of a reply: itself, unless it
-/// would not be one parameter there, would do something to a terminal, or is absurd.
+/// A client's parameter as a parameter of a reply to it: itself, byte for byte, because a client
+/// may know by nothing else which of its questions was answered. Only what would not be one
+/// parameter there, or would do something to a terminal, becomes `*`.
 pub(super) fn shown(param: &[u8]) -> &[u8] {
-    let text = core::str::from_utf8(param).unwrap_or_default();
     let bad = |c: char| c == ' ' || c.is_control() || is_disguise(c);
-    if text.is_empty() || text.starts_with(':') || text.contains(bad) {
-        return b"*";
-    }
-    clip(param, Limits::CHANNEL)
+    let harmless = param.utf8_chunks().all(|chunk| !chunk.valid().contains(bad));
+    if param.is_empty() || param.starts_with(b":") || !harmless { b"*" } else { param }
+}
+
+/// Whether `given` is `secret`, in a time that does not depend on how much of it is right: a
+/// password cannot be found letter by letter.
+pub(super) fn is_secret(secret: &[u8], given: &[u8]) -> bool {
+    let bytes = secret.iter().chain(core::iter::repeat(&0));
+    let differing = given.iter().zip(bytes).fold(0, |sum, (a, b)| black_box(sum | (a ^ b)));
+    differing == 0 && secret.len() == given.len()
 }
 
 /// The instant `unix` seconds after 1970 began, as `2026-01-31T23:59:59Z`.
@@ -128,6 +137,15 @@ pub(super) fn date(unix: u64) -> String {
     let mut text = String::new();
     // Writing into a String does not fail.
     let _ = write!(text, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z");
+    text
+}
+
+/// The instant so many milliseconds after 1970 began, as `server-time` has it.
+pub(super) fn date_millis(millis: u64) -> String {
+    let mut text = date(millis / 1_000);
+    text.pop();
+    // Writing into a String does not fail.
+    let _ = write!(text, ".{:03}Z", millis % 1_000);
     text
 }
 
@@ -261,7 +279,19 @@ mod tests {
         ] {
             assert_eq!(shown(param.as_bytes()), expected.as_bytes(), "{param:?}");
         }
-        assert_eq!(shown(&[b'x'; 99]).len(), 64);
+        assert_eq!(shown(&[b'x'; 500]), [b'x'; 500]);
+        assert_eq!(shown(b"a\xff"), b"a\xff");
+        assert_eq!(shown(b"\xff\x1b"), b"*");
+    }
+
+    #[test]
+    fn only_the_secret_is_the_secret() {
+        assert!(is_secret(b"sesame", b"sesame"));
+        assert!(is_secret(b"", b""));
+        for wrong in [&b"sesam"[..], b"sesames", b"Sesame", b"", b"sesame\0"] {
+            assert!(!is_secret(b"sesame", wrong));
+        }
+        assert!(!is_secret(b"", b"a"));
     }
 
     #[test]
@@ -276,5 +306,6 @@ mod tests {
             assert_eq!(date(unix), expected);
         }
         date(u64::MAX);
+        assert_eq!(date_millis(951_782_399_007), "2000-02-28T23:59:59.007Z");
     }
 }

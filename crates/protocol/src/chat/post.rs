@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::caps::{Cap, Caps};
+use super::letter::Letter;
 use super::members::MemberKey;
 use super::reply::add_line;
 use super::{Mail, Parcel};
@@ -23,7 +25,9 @@ struct Mailbox {
     untaken: usize,
     epoch: u64,
     /// The last round that has been here.
-    round: u64,
+    round: u32,
+    /// What the member has asked for.
+    caps: Caps,
 }
 
 /// The mail for one worker.
@@ -68,7 +72,7 @@ impl Workers {
 pub(super) struct Post {
     /// Most bytes mailed to one member and not taken.
     sendq: usize,
-    /// Bytes mailed to one member and not taken from which on nobody should say more.
+    /// Bytes mailed to one member and not taken from which on no member should say more.
     mark: usize,
     queues: Vec<Queue>,
     /// By member key.
@@ -77,19 +81,24 @@ pub(super) struct Post {
     pressed: Workers,
     /// Connections whose owner has taken their mail, but has not come to see it.
     behind: BTreeSet<ConnId>,
-    /// Who is told when neither is left.
+    /// The members that are told when neither is left.
     waiting: Vec<ConnId>,
-    /// Who has been told, and is heard once more whatever has come since. Else, while some speak
-    /// without end, a worker would find its own mailbox over the mark each time it hears another.
+    /// The members that have been told, each of which is heard once more whatever has come since.
+    /// Otherwise, while some speak without end, a worker would find its own mailbox over the mark
+    /// each time it hears another.
     resumed: BTreeSet<ConnId>,
-    round: u64,
-    /// Workers whose queue has mail that nobody was told of.
+    round: u32,
+    /// The instant of what is being said, in milliseconds since 1970, where it is known.
+    pub(super) clock: Option<u64>,
+    /// The number of the last message that had one.
+    ids: u64,
+    /// Workers whose queue has mail of which no worker was told.
     unnamed: Workers,
     scratch: Vec<u8>,
 }
 
 impl Post {
-    pub(super) fn new(workers: usize, limits: &Limits) -> Post {
+    pub(super) fn new(workers: usize, limits: &Limits, started_unix: u64) -> Post {
         Post {
             sendq: limits.sendq,
             mark: limits.high_water(),
@@ -100,6 +109,9 @@ impl Post {
             waiting: Vec::new(),
             resumed: BTreeSet::new(),
             round: 0,
+            clock: None,
+            // A thousand million of them in each second, before those of a later start are reached.
+            ids: started_unix << 30,
             unnamed: Workers::default(),
             scratch: Vec::new(),
         }
@@ -107,7 +119,8 @@ impl Post {
 
     /// Gives the member under `key` an empty mailbox. Its worker must be known.
     pub(super) fn open(&mut self, key: MemberKey, id: ConnId) {
-        let mailbox = Mailbox { id, untaken: 0, epoch: self.queues[id.worker()].epoch, round: 0 };
+        let epoch = self.queues[id.worker()].epoch;
+        let mailbox = Mailbox { id, untaken: 0, epoch, round: 0, caps: Caps::default() };
         // Keys are dense: the next one is at most the one after the last.
         match self.mailboxes.get_mut(key.index()) {
             Some(place) => *place = mailbox,
@@ -115,17 +128,55 @@ impl Post {
         }
     }
 
-    /// One line for any number of receivers: encoded once.
-    pub(super) fn encode(&mut self, parts: &[&[u8]]) -> Message {
+    /// The capabilities of a member, for what is sent to it.
+    pub(super) fn set_caps(&mut self, key: MemberKey, caps: Caps) {
+        self.mailboxes[key.index()].caps = caps;
+    }
+
+    /// One line for any number of receivers: encoded once, and once more for each form in which one
+    /// of them wants it.
+    pub(super) fn encode(&mut self, parts: &[&[u8]]) -> Letter {
+        Letter::new(self.encode_plain(parts), self.clock)
+    }
+
+    /// One line that has the same form for all.
+    pub(super) fn encode_plain(&mut self, parts: &[&[u8]]) -> Message {
         self.scratch.clear();
         add_line(&mut self.scratch, parts);
         Arc::from(&self.scratch[..])
     }
 
+    /// A number that no other message of this server has or had; nor, in all likelihood, one of
+    /// a server that ran before in its place.
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+
+    /// Mails a letter in the form that the member has asked for, as [`Post::mail`] does.
+    pub(super) fn offer(&mut self, to: MemberKey, letter: &mut Letter) {
+        self.mail_by(to, |caps| letter.form(caps));
+    }
+
+    /// Like [`Post::offer`], but only to a member with this capability.
+    pub(super) fn offer_with(&mut self, cap: Cap, to: MemberKey, letter: &mut Letter) {
+        if self.mailboxes[to.index()].caps.has(cap) {
+            self.offer(to, letter);
+        }
+    }
+
     /// Mails `message`, unless the member's mail would run over: then its owner is told so, and
     /// nothing more comes to it.
-    pub(super) fn offer(&mut self, to: MemberKey, message: &Message) {
+    pub(super) fn mail(&mut self, to: MemberKey, message: &Message) {
+        self.mail_by(to, |_| message);
+    }
+
+    /// As [`Post::mail`]; which message it is depends on the member's capabilities. What is done
+    /// here is done once for each receiver of a message.
+    #[inline]
+    fn mail_by<'a>(&mut self, to: MemberKey, choose: impl FnOnce(Caps) -> &'a Message) {
         let mailbox = &mut self.mailboxes[to.index()];
+        let message = choose(mailbox.caps);
         let worker = mailbox.id.worker();
         let queue = &mut self.queues[worker];
         if mailbox.epoch != queue.epoch {
@@ -151,17 +202,25 @@ impl Post {
 
     /// Begins a round of [`Post::offer_once`] that passes `except` over.
     pub(super) fn begin_round(&mut self, except: MemberKey) {
-        self.round += 1;
+        self.round = self.round.checked_add(1).unwrap_or_else(|| {
+            // The numbers begin again: none that has been used may be taken for a new one.
+            self.mailboxes.iter_mut().for_each(|mailbox| mailbox.round = 0);
+            1
+        });
         self.mailboxes[except.index()].round = self.round;
     }
 
     /// Like [`Post::offer`], but only once in a round.
-    pub(super) fn offer_once(&mut self, to: MemberKey, message: &Message) {
-        let mailbox = &mut self.mailboxes[to.index()];
-        if mailbox.round != self.round {
-            mailbox.round = self.round;
-            self.offer(to, message);
+    pub(super) fn offer_once(&mut self, to: MemberKey, letter: &mut Letter) {
+        if self.is_first(to) {
+            self.offer(to, letter);
         }
+    }
+
+    /// Whether this round has not been at a member. Now it has.
+    pub(super) fn is_first(&mut self, to: MemberKey) -> bool {
+        let mailbox = &mut self.mailboxes[to.index()];
+        core::mem::replace(&mut mailbox.round, self.round) != self.round
     }
 
     /// Mails what has no bound because it comes only once, in a member's life or between two
@@ -178,10 +237,15 @@ impl Post {
         queue.mail.push(Mail { to, parcel });
     }
 
-    /// Whether `id` may go on speaking; if not, it is told when it may.
-    pub(super) fn has_room(&mut self, id: ConnId) -> bool {
+    /// Whether the member under `key` may go on speaking, in whose queue so much waits; if not, it
+    /// is told when it may.
+    pub(super) fn has_room(&mut self, key: MemberKey, queued: usize) -> bool {
+        let id = self.mailboxes[key.index()].id;
         let its_turn = self.resumed.remove(&id);
-        let room = its_turn || self.pressed.is_empty() && self.behind.is_empty();
+        // What it has asked for is yet to be queued: only then can its session see how much it has
+        // not read.
+        let own = self.untaken(key).saturating_add(queued) > self.mark;
+        let room = its_turn || !own && self.pressed.is_empty() && self.behind.is_empty();
         if !room {
             self.waiting.push(id);
         }
@@ -220,11 +284,16 @@ impl Post {
     }
 
     /// How long an answer may get that has no bound of its own: half the send queue, less what
-    /// waits already, so that nobody is cut for having asked.
+    /// waits already, so that no member is cut for having asked.
     pub(super) fn room(&self, key: MemberKey) -> usize {
+        (self.sendq / 2).saturating_sub(self.untaken(key))
+    }
+
+    /// The bytes that are mailed to a member and not taken.
+    fn untaken(&self, key: MemberKey) -> usize {
         let mailbox = &self.mailboxes[key.index()];
         let current = self.queues[mailbox.id.worker()].epoch == mailbox.epoch;
-        (self.sendq / 2).saturating_sub(if current { mailbox.untaken } else { 0 })
+        if current { mailbox.untaken } else { 0 }
     }
 
     /// As [`super::Hub::take`].

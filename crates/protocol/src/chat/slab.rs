@@ -1,5 +1,6 @@
 //! Things under small dense keys, so that a list of them is a list of integers.
 
+use core::cmp::Ordering;
 use core::marker::PhantomData;
 use core::ops::{Index, IndexMut};
 
@@ -25,6 +26,20 @@ impl<T> Copy for Key<T> {}
 impl<T> PartialEq for Key<T> {
     fn eq(&self, other: &Key<T>) -> bool {
         self.0 == other.0
+    }
+}
+
+impl<T> Eq for Key<T> {}
+
+impl<T> PartialOrd for Key<T> {
+    fn partial_cmp(&self, other: &Key<T>) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Key<T> {
+    fn cmp(&self, other: &Key<T>) -> Ordering {
+        self.0.cmp(&other.0)
     }
 }
 

@@ -5,15 +5,15 @@ use crate::member::{Member, gather};
 use crate::watchdog::Ctx;
 
 pub(super) const CASES: &[Case] = cases![Chat:
-    a_nickname_in_use_gets_433_before_and_after_registration,
-    nicknames_are_compared_under_the_casemapping,
-    bad_nicknames_get_432,
+    a_nickname_in_use_gets_433_before_and_after_registration needs 2,
+    nicknames_are_compared_under_the_casemapping needs 2,
+    bad_nicknames_get_432 needs 2,
     good_nicknames_are_taken,
-    a_nickname_is_free_the_moment_its_holder_is_gone,
-    a_nickname_is_free_when_its_holder_has_changed_it,
-    changing_the_nickname_reaches_those_who_share_a_channel_once,
+    a_nickname_is_free_the_moment_its_holder_is_gone needs 2,
+    a_nickname_is_free_when_its_holder_has_changed_it needs 2,
+    changing_the_nickname_reaches_those_who_share_a_channel_once needs 2,
     changing_only_the_letter_case_is_a_change,
-    a_message_to_the_old_nickname_gets_401,
+    a_message_to_the_old_nickname_gets_401 needs 2,
 ];
 
 /// 34: One in use: 433, to strangers and to members; another one can be tried at once.
@@ -142,7 +142,7 @@ fn a_nickname_is_free_when_its_holder_has_changed_it(ctx: &Ctx) {
     ann.hears_nothing();
 }
 
-/// Those who share a channel hear of it once, however many channels they share; nobody else does.
+/// Those who share a channel hear of it once, however many channels they share; others do not.
 fn changing_the_nickname_reaches_those_who_share_a_channel_once(ctx: &Ctx) {
     let server = ctx.busy_chat(&[]);
     let mut ann = server.member("ann");
@@ -173,7 +173,7 @@ fn changing_only_the_letter_case_is_a_change(ctx: &Ctx) {
     ann.hears_nothing();
 }
 
-/// Whoever writes to a name that nobody has any more is told.
+/// A member that writes to a name that is not taken any more is told.
 fn a_message_to_the_old_nickname_gets_401(ctx: &Ctx) {
     let server = ctx.chat(&[]);
     let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));

@@ -1,21 +1,24 @@
 //! Queries: what clients ask by themselves, and wait for.
 
 use crate::cases::{Case, cases};
-use crate::member::{Message, gather};
+use crate::member::{Member, Message, gather};
 use crate::watchdog::Ctx;
 
 pub(super) const CASES: &[Case] = cases![Chat:
     what_irssi_asks_after_joining_is_answered,
     mode_of_oneself_is_answered,
-    mode_of_others_is_refused,
-    who_lists_a_channel_or_a_member,
-    whois_tells_who_it_is,
+    mode_of_others_is_refused needs 2,
+    who_lists_a_channel_or_a_member needs 2,
+    whois_tells_who_it_is needs 2,
     whois_of_nobody_gets_401_and_an_end,
-    list_tells_channels_sizes_and_topics,
-    lusers_counts,
+    list_tells_channels_sizes_and_topics needs 2,
+    list_takes_masks_and_conditions needs 2,
+    help_tells_what_a_command_takes,
+    lusers_counts needs 2,
     version_motd_and_names_are_answered,
-    ison_and_userhost_answer_for_those_who_are_there,
+    ison_and_userhost_answer_for_those_who_are_there needs 2,
     queries_without_what_they_need_get_461,
+    answers_give_a_parameter_back_as_it_was_sent needs 3,
 ];
 
 fn commands(messages: &[Message]) -> Vec<&str> {
@@ -96,7 +99,7 @@ fn whois_tells_who_it_is(ctx: &Ctx) {
     };
     assert_eq!(reply("311").param(1), "bob");
     assert_eq!(reply("311").text(), "Real bob");
-    assert!(reply("319").text().split_whitespace().any(|channel| channel == "#c"));
+    assert!(reply("319").text().split_whitespace().any(|channel| channel.ends_with("#c")));
     assert_eq!(reply("312").param(1), "bob");
     assert!(reply("317").param(2).parse::<u64>().is_ok(), "the idle time: {answer:?}");
     assert_eq!(reply("318").param(1), "bob");
@@ -111,6 +114,46 @@ fn whois_of_nobody_gets_401_and_an_end(ctx: &Ctx) {
     ann.gets("318");
     ann.ask("WHOIS", "431");
     ann.hears_nothing();
+}
+
+/// Names and masks of which one must fit, and conditions that must all hold.
+fn list_takes_masks_and_conditions(ctx: &Ctx) {
+    let server = ctx.chat(&[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    gather("#two", &mut [&mut ann, &mut bob]);
+    ann.join("#one");
+    ann.say("TOPIC #one :set");
+    ann.sync();
+    for (question, expected) in [
+        ("#T*", "#two"),
+        ("!*t*", "#one"),
+        (">1", "#two"),
+        ("<2", "#one"),
+        ("#one,>1", ""),
+        ("C<5", "#one #two"),
+        ("C>5", ""),
+        ("T<5", "#one"),
+    ] {
+        ann.say(format!("LIST {question}"));
+        let answer = ann.through("323");
+        let told = answer.iter().filter(|message| message.command == "322");
+        let mut told: Vec<&str> = told.map(|message| message.param(1)).collect();
+        told.sort_unstable();
+        assert_eq!(told.join(" "), expected, "LIST {question}");
+    }
+}
+
+/// 704 and 706 for a command, 705 between for all of them, 524 for anything else.
+fn help_tells_what_a_command_takes(ctx: &Ctx) {
+    let server = ctx.chat(&[]);
+    let mut ann = server.member("ann");
+    assert!(ann.ask("HELP join", "704").text().starts_with("JOIN #channel"));
+    ann.gets("706");
+    ann.ask("HELP nonsense", "524");
+    ann.say("HELP");
+    let answer = ann.through("706");
+    let told = |word| answer.iter().any(|message| message.text().contains(word));
+    assert!(told("PRIVMSG") && told("WHOIS"), "{answer:?}");
 }
 
 /// 322 for each channel with its size and topic; 323 in any case.
@@ -138,13 +181,13 @@ fn list_tells_channels_sizes_and_topics(ctx: &Ctx) {
     assert_eq!(answer.iter().filter(|m| m.command == "322").count(), 1, "{answer:?}");
 }
 
-/// 251 to 255, ending in 255 and telling the number of members.
+/// 251 to 255, 265 and 266, and telling the number of members.
 fn lusers_counts(ctx: &Ctx) {
     let server = ctx.chat(&[]);
     let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
     gather("#c", &mut [&mut ann, &mut bob]);
     ann.say("LUSERS");
-    let answer = ann.through("255");
+    let answer = ann.through("266");
     assert_eq!(answer[0].command, "251");
     assert!(answer[0].text().contains('2'), "two members: {answer:?}");
     let channels = answer.iter().find(|message| message.command == "254");
@@ -183,4 +226,131 @@ fn queries_without_what_they_need_get_461(ctx: &Ctx) {
         ann.ask(line, "461");
     }
     ann.hears_nothing();
+}
+
+/// What an answer says it is the answer to stands there as it was sent, whatever its case and
+/// however long: by that alone can a client tell which of its questions has been answered.
+fn answers_give_a_parameter_back_as_it_was_sent(ctx: &Ctx) {
+    let server = ctx.busy_chat(&[]);
+    let (mut ann, mut bob) = (server.member("ann"), server.member("bob"));
+    let _cid = server.member("cid");
+    ann.join("#c");
+    for (line, numeric, given) in [
+        ("WHOIS ANN", "318", "ANN"),
+        ("WHOIS X", "401", "X"),
+        ("WHOWAS X", "406", "X"),
+        ("WHOWAS X", "369", "X"),
+        ("WHO ANN", "315", "ANN"),
+        ("WHO #C", "315", "#C"),
+        ("NAMES #C", "366", "#C"),
+        ("NAMES #C,#X", "366", "#C,#X"),
+        ("MODE #C b", "368", "#C"),
+        ("MODE #C +m", "442", "#C"),
+        ("MODE ANNA", "401", "ANNA"),
+        ("PRIVMSG #C :x", "404", "#C"),
+        ("PRIVMSG @#C :x", "404", "@#C"),
+        ("PRIVMSG X :x", "401", "X"),
+        ("PART #C", "442", "#C"),
+        ("TOPIC #C", "442", "#C"),
+        ("KICK #C ANN", "442", "#C"),
+        ("INVITE X #C", "401", "X"),
+        ("INVITE ANN #C", "442", "#C"),
+        ("NICK ANN", "433", "ANN"),
+        ("MONITOR + 1X", "432", "1X"),
+        ("STATS X", "219", "X"),
+        ("LINKS X", "365", "X"),
+        ("LINKS X Y", "365", "Y"),
+        ("LINKS", "365", "*"),
+        ("HELP join", "704", "join"),
+        ("HELP join", "706", "join"),
+        ("HELP X", "524", "X"),
+        ("CAP x", "410", "x"),
+        ("xyz", "421", "xyz"),
+        ("tagmsg #C", "421", "tagmsg"),
+        ("JOIN #C", "366", "#C"),
+    ] {
+        gives_back(&mut bob, line, numeric, given);
+    }
+    ann.sync();
+    ann.say("MODE #c +eb bob!*@* bob!*@*");
+    ann.sync();
+    refusals_give_parameters_back(&mut ann, &mut bob);
+    long_parameters_come_back(&mut bob);
+}
+
+/// What an operator of #c, and another member of it that may not be heard there, are refused.
+#[track_caller]
+fn refusals_give_parameters_back(ann: &mut Member, bob: &mut Member) {
+    for (line, numeric, given) in [
+        ("MODE #C e", "349", "#C"),
+        ("MODE #C I", "347", "#C"),
+        ("MODE #C +o CID", "441", "CID #C"),
+        ("MODE #C +o X", "401", "X"),
+        ("MODE #C +X", "472", "X"),
+        ("MODE #C +l X", "696", "#C l X"),
+        ("KICK #C CID", "441", "CID #C"),
+        ("KICK #C X", "401", "X"),
+        ("INVITE BOB #C", "443", "BOB #C"),
+    ] {
+        gives_back(ann, line, numeric, given);
+    }
+    ann.say("MODE #c +it-e bob!*@*");
+    ann.sync();
+    bob.sync();
+    for (line, numeric, given) in [
+        ("MODE #C +m", "482", "#C"),
+        ("KICK #C ANN", "482", "#C"),
+        ("INVITE ANN #C", "443", "ANN #C"),
+        ("INVITE CID #C", "482", "#C"),
+        ("TOPIC #C :x", "482", "#C"),
+        ("PRIVMSG #C :x", "404", "#C"),
+        ("NICK BERT", "435", "BERT #c"),
+    ] {
+        gives_back(bob, line, numeric, given);
+    }
+    bob.ask("PART #C", "PART");
+    gives_back(bob, "JOIN #C", "474", "#C");
+}
+
+/// However long they are, as far as they fit in a line.
+#[track_caller]
+fn long_parameters_come_back(bob: &mut Member) {
+    let long = "x".repeat(400);
+    for (command, end) in [
+        ("WHOIS ", "401"),
+        ("WHO ", "315"),
+        ("NAMES ", "366"),
+        ("LINKS ", "365"),
+        ("JOIN ", "403"),
+        ("MODE ", "401"),
+        ("MODE #", "403"),
+        ("TOPIC ", "403"),
+        ("PART ", "403"),
+        ("NICK ", "432"),
+        ("", "421"),
+    ] {
+        let line = format!("{command}{long}");
+        let given = line.split(' ').next_back().unwrap_or_default();
+        gives_back(bob, &line, end, given);
+        if command == "WHOIS " {
+            gives_back(bob, &line, "318", given);
+        }
+    }
+    // What does not fit loses its end, and the line is no longer than any other.
+    bob.say(format!("WHO {}", "x".repeat(506)));
+    let end = bob.client.line();
+    assert!(end.len() <= 510, "{} bytes: {:?}", end.len(), String::from_utf8_lossy(&end));
+    bob.hears_nothing();
+}
+
+/// The line is answered with this numeric, in which these parameters come after the nickname.
+#[track_caller]
+fn gives_back(member: &mut Member, line: &str, numeric: &str, given: &str) {
+    member.say(line);
+    let answer = member.through(numeric);
+    let params = answer.last().map_or(&[][..], |last| &last.params);
+    let places = given.split(' ').filter(|given| !given.is_empty());
+    let there = params.iter().skip(1).take(places.clone().count());
+    assert!(there.eq(places), "{line} should give {given:?} back: {answer:?}");
+    member.sync();
 }

@@ -1,20 +1,35 @@
 //! The commands: what each of them does is told in the file of its kind.
 
+mod caps;
+mod elist;
+mod help;
+mod listing;
+mod moderation;
+mod modes;
+mod monitor;
+mod oper;
+mod people;
 mod places;
 mod queries;
 mod registration;
 mod talk;
+mod who;
 
 use super::Hub;
-use super::members::MemberKey;
+use super::members::{MemberKey, UserModes};
 use super::names;
-use super::parse::{Name, Params, parse};
+use super::parse::{Name, Params, Parsed, parse};
 use super::reply::{ERR_NEEDMOREPARAMS, ERR_NOTREGISTERED, ERR_UNKNOWNCOMMAND};
+use crate::chat;
 use crate::{ChatSettings, Limits, Settings, Time};
 
-/// A command that somebody gave.
+/// A command that a member gave.
 struct Request<'a> {
     from: MemberKey,
+    /// The command as it was sent.
+    word: &'a [u8],
+    /// As they came, without the `@`.
+    tags: &'a [u8],
     params: Params<'a>,
     now: Time,
 }
@@ -39,6 +54,8 @@ fn find(name: &[u8]) -> Option<Command> {
         b"TOPIC" => (Hub::topic, 1, false),
         b"NAMES" => (Hub::names, 0, false),
         b"LIST" => (Hub::list, 0, false),
+        b"KICK" => (Hub::kick, 2, false),
+        b"INVITE" => (Hub::invite, 0, false),
         b"MODE" => (Hub::mode, 1, false),
         b"CAP" => (Hub::cap, 1, true),
         b"PASS" => (Hub::pass, 1, true),
@@ -47,10 +64,25 @@ fn find(name: &[u8]) -> Option<Command> {
         b"QUIT" => (Hub::quit, 0, true),
         b"WHO" => (Hub::who, 0, false),
         b"WHOIS" => (Hub::whois, 0, false),
+        b"WHOWAS" => (Hub::whowas, 0, false),
+        b"TAGMSG" => (Hub::tagmsg, 0, false),
+        b"SETNAME" => (Hub::setname, 1, false),
+        b"AWAY" => (Hub::away, 0, false),
+        b"TIME" => (Hub::time, 0, false),
+        b"INFO" => (Hub::info, 0, false),
+        b"ADMIN" => (Hub::admin, 0, false),
+        b"STATS" => (Hub::stats, 1, false),
+        b"LINKS" => (Hub::links, 0, false),
         b"LUSERS" => (Hub::lusers, 0, false),
         b"MOTD" => (Hub::motd, 0, false),
         b"VERSION" => (Hub::version, 0, false),
         b"ISON" => (Hub::ison, 1, false),
+        b"OPER" => (Hub::oper, 2, false),
+        b"KILL" => (Hub::kill, 1, false),
+        b"WALLOPS" => (Hub::wallops, 1, false),
+        b"REHASH" => (Hub::rehash, 0, false),
+        b"HELP" | b"HELPOP" => (Hub::help, 0, false),
+        b"MONITOR" => (Hub::monitor, 1, false),
         b"USERHOST" => (Hub::userhost, 1, false),
         _ => return None,
     };
@@ -60,7 +92,8 @@ fn find(name: &[u8]) -> Option<Command> {
 impl Hub {
     /// Carries out one line, which holds no CR, LF or NUL.
     pub(super) fn command(&mut self, from: MemberKey, line: &[u8], now: Time) {
-        let Some((word, params)) = parse(line) else { return };
+        let Some(Parsed { tags, command: word, params }) = parse(line) else { return };
+        self.note_label(from, tags);
         let name = Name::new(word);
         let name = name.as_ref().map_or(&b""[..], Name::as_bytes);
         if self.settings.chat.utf8_only && core::str::from_utf8(line).is_err() {
@@ -77,7 +110,7 @@ impl Hub {
             Some(command) if params.len() < command.params => {
                 self.reply.numeric(member, ERR_NEEDMOREPARAMS, &[name]);
             }
-            Some(command) => (command.run)(self, &Request { from, params, now }),
+            Some(command) => (command.run)(self, &Request { from, word, tags, params, now }),
         }
     }
 
@@ -96,13 +129,13 @@ impl Hub {
 
 impl ChatSettings {
     /// Seconds since 1970.
-    fn unix(&self, time: Time) -> u64 {
+    pub(super) fn unix(&self, time: Time) -> u64 {
         self.started_unix.saturating_add(time.as_nanos() / 1_000_000_000)
     }
 }
 
 /// The names in a list of targets.
-fn targets(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn targets(list: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     list.split(|&byte| byte == b',').filter(|name| !name.is_empty())
 }
 
@@ -114,25 +147,36 @@ pub(super) fn features(settings: &Settings) -> Vec<Box<[u8]>> {
     let network = settings.chat.network.replace(' ', "\\x20");
     let network = String::from_utf8_lossy(&names::host(&network)).into_owned();
     let mut tokens = vec![
+        format!("AWAYLEN={}", names::AWAY),
+        "BOT=B".to_owned(),
         "CASEMAPPING=ascii".to_owned(),
         format!("CHANLIMIT=#:{max_channels}"),
-        // No mode of any of the four kinds, and no rank that shows before a nickname.
-        "CHANMODES=,,,".to_owned(),
-        "PREFIX=".to_owned(),
+        "CHANMODES=beI,k,l,imnst".to_owned(),
+        "ELIST=CMNTU".to_owned(),
+        "EXCEPTS=e".to_owned(),
+        "INVEX=I".to_owned(),
+        format!("KEYLEN={}", chat::modes::KEY),
+        format!("MAXLIST=beI:{}", chat::masks::MOST),
+        format!("MODES={}", modes::MODES),
+        format!("MONITOR={}", chat::watchers::MOST),
+        "PREFIX=(ov)@+".to_owned(),
         format!("CHANNELLEN={}", Limits::CHANNEL),
         "CHANTYPES=#".to_owned(),
         format!("HOSTLEN={}", names::HOST),
         format!("MAXTARGETS={max_targets}"),
+        format!("NAMELEN={}", names::REAL_NAME),
         format!("NETWORK={network}"),
         format!("NICKLEN={}", Limits::NICK),
         // LIST never makes the server cut the client that asked.
         "SAFELIST".to_owned(),
+        "STATUSMSG=@+".to_owned(),
         format!(
-            "TARGMAX=JOIN:,LIST:{max_targets},NAMES:{max_targets},NOTICE:{max_targets},PART:,\
-             PRIVMSG:{max_targets},WHOIS:1"
+            "TARGMAX=JOIN:,KICK:{max_targets},LIST:{max_targets},NAMES:{max_targets},\
+             NOTICE:{max_targets},PART:,PRIVMSG:{max_targets},TAGMSG:{max_targets},WHOIS:1,WHOWAS:{max_targets}"
         ),
         format!("TOPICLEN={}", names::TOPIC),
         format!("USERLEN={}", names::USER),
+        "WHOX".to_owned(),
     ];
     if settings.chat.utf8_only {
         tokens.push("UTF8ONLY".to_owned());

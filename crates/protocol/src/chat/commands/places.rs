@@ -1,58 +1,107 @@
-//! Channels: JOIN, PART, TOPIC, NAMES, LIST, MODE.
+//! Channels as places to be in: JOIN, PART, TOPIC.
 
 use super::{Request, targets};
 use crate::Time;
 use crate::chat::Hub;
+use crate::chat::caps::Cap;
 use crate::chat::channels::{Channel, ChannelKey, Topic};
-use crate::chat::members::{Member, MemberKey};
+use crate::chat::members::{MemberKey, Membership};
+use crate::chat::modes::{Flag, Rank};
 use crate::chat::names;
 use crate::chat::reply::{
-    ERR_NOSUCHCHANNEL, ERR_NOSUCHNICK, ERR_NOTONCHANNEL, ERR_TOOMANYCHANNELS, ERR_UMODEUNKNOWNFLAG,
-    ERR_UNKNOWNMODE, ERR_USERSDONTMATCH, Numeric, RPL_CHANNELMODEIS, RPL_CREATIONTIME,
-    RPL_ENDOFBANLIST, RPL_ENDOFNAMES, RPL_LIST, RPL_LISTEND, RPL_LISTSTART, RPL_NAMREPLY,
-    RPL_NOTOPIC, RPL_TOPIC, RPL_TOPICWHOTIME, RPL_UMODEIS, Reply,
+    ERR_BADCHANNELKEY, ERR_BANNEDFROMCHAN, ERR_CHANNELISFULL, ERR_CHANOPRIVSNEEDED,
+    ERR_INVITEONLYCHAN, ERR_NOSUCHCHANNEL, ERR_NOTONCHANNEL, ERR_TOOMANYCHANNELS, Numeric,
+    RPL_ENDOFNAMES, RPL_NOTOPIC, RPL_TOPIC, RPL_TOPICWHOTIME,
 };
 
 impl Hub {
-    /// JOIN (RFC 2812, 3.2.1). Keys are ignored: no channel has one. An empty list, which irssi
-    /// sends by itself, is a list of nothing.
+    /// JOIN (RFC 2812, 3.2.1). An empty list, which irssi sends by itself, is a list of nothing.
     pub(super) fn join(&mut self, request: &Request<'_>) {
         if request.params.at(0) == b"0" {
             return self.part_all(request.from);
         }
-        for name in targets(request.params.at(0)) {
-            if let Err(numeric) = self.join_one(request.from, name, request.now) {
+        let wanted = || targets(request.params.at(0));
+        let mut keys = request.params.at(1).split(|&byte| byte == b',');
+        self.reply.keep_room_for_ends(wanted().count());
+        for name in wanted() {
+            let key = keys.next().unwrap_or_default();
+            if let Err(numeric) = self.join_one(request.from, name, key, request.now) {
                 let member = &self.members[request.from];
                 self.reply.numeric(member, numeric, &[names::shown(name)]);
             }
         }
     }
 
-    fn join_one(&mut self, from: MemberKey, name: &[u8], now: Time) -> Result<(), Numeric> {
+    fn join_one(
+        &mut self,
+        from: MemberKey,
+        name: &[u8],
+        key: &[u8],
+        now: Time,
+    ) -> Result<(), Numeric> {
         if !names::is_channel(name) {
             return Err(ERR_NOSUCHCHANNEL);
         }
         let found = self.channels.find(name);
         let member = &self.members[from];
-        if found.is_some_and(|key| member.channels.contains(&key)) {
+        if found.is_some_and(|key| member.rank(key).is_some()) {
             return Ok(());
         }
         if member.channels.len() >= self.settings.limits.max_channels {
             return Err(ERR_TOOMANYCHANNELS);
         }
+        if let Some(found) = found {
+            self.admits(found, from, key)?;
+        }
         let created = self.settings.chat.unix(now);
         let key = found.unwrap_or_else(|| self.channels.create(name, created));
-        self.channels[key].members.push(from);
-        self.members[from].channels.push(key);
+        // The first is its operator: there is no other who could make one.
+        let rank = if found.is_none() { Rank::OPERATOR } else { Rank::default() };
+        let channel = &mut self.channels[key];
+        channel.members.push(from);
+        let member = &mut self.members[from];
+        member.channels.push(Membership { channel: key, rank });
+        member.invitations.retain(|invitation| invitation.serial != channel.serial);
 
-        let (mask, name) = (&self.members[from].mask, &self.channels[key].name);
-        let message = self.post.encode(&[b":", mask, b" JOIN ", name]);
-        self.send_to_others(key, from, &message);
-        self.reply.echo(&message);
+        let mut message = self.post.encode(&[b":", &member.mask, b" JOIN ", &channel.name]);
+        // There are no accounts: `*` is the name of none.
+        let parts = [b":", &*member.mask, b" JOIN ", &channel.name, b" * :", &member.real_name];
+        message = message.or_extended(self.post.encode_plain(&parts));
+        self.send_to_others(key, from, &mut message);
+        self.echo(from, &mut message);
+        if let Some(away) = &self.members[from].away {
+            let mut message = self.post.encode(&[b":", &self.members[from].mask, b" AWAY :", away]);
+            self.send_to_others_with(Cap::AwayNotify, key, from, &mut message);
+        }
         if self.channels[key].topic.is_some() {
             self.tell_topic(from, key);
         }
         self.tell_names(from, key);
+        let member = &self.members[from];
+        self.reply.end_of_list(member, RPL_ENDOFNAMES, &[names::shown(name)]);
+        Ok(())
+    }
+
+    /// Whether a channel lets a member in that gives this key, or why not. An operator that invites
+    /// it has opened the door, whatever else would keep it shut.
+    fn admits(&self, channel: ChannelKey, member: MemberKey, key: &[u8]) -> Result<(), Numeric> {
+        let (channel, member) = (&self.channels[channel], &self.members[member]);
+        if member.is_invited(channel.serial) {
+            return Ok(());
+        }
+        let Channel { modes, .. } = channel;
+        if channel.bans(&member.mask) {
+            return Err(ERR_BANNEDFROMCHAN);
+        }
+        if modes.has(Flag::InviteOnly) && !channel.invited.fits(&member.mask) {
+            return Err(ERR_INVITEONLYCHAN);
+        }
+        if modes.key.as_ref().is_some_and(|wanted| !names::is_secret(wanted, key)) {
+            return Err(ERR_BADCHANNELKEY);
+        }
+        if modes.limit.is_some_and(|limit| channel.members.len() >= limit as usize) {
+            return Err(ERR_CHANNELISFULL);
+        }
         Ok(())
     }
 
@@ -71,31 +120,50 @@ impl Hub {
     }
 
     fn part_all(&mut self, from: MemberKey) {
-        for key in self.members[from].channels.clone() {
-            self.part_one(from, key, b"");
+        for Membership { channel, .. } in self.members[from].channels.clone() {
+            self.part_one(from, channel, b"");
         }
     }
 
     fn part_one(&mut self, from: MemberKey, key: ChannelKey, reason: &[u8]) {
         let (mask, name) = (&self.members[from].mask, &self.channels[key].name);
         let between: &[u8] = if reason.is_empty() { b"" } else { b" :" };
-        let message = self.post.encode(&[b":", mask, b" PART ", name, between, reason]);
-        self.send_to_others(key, from, &message);
-        self.reply.echo(&message);
-        self.members[from].channels.retain(|&other| other != key);
-        self.channels.remove_member(key, from);
+        let mut message = self.post.encode(&[b":", mask, b" PART ", name, between, reason]);
+        self.send_to_others(key, from, &mut message);
+        self.echo(from, &mut message);
+        self.take_out(from, key);
+    }
+
+    /// Takes a member out of a channel.
+    pub(super) fn take_out(&mut self, member: MemberKey, key: ChannelKey) {
+        self.members[member].channels.retain(|other| other.channel != key);
+        self.channels.remove_member(key, member);
     }
 
     /// The channel called `name`, if there is one and `member` is in it.
-    fn channel_of(&self, member: MemberKey, name: &[u8]) -> Result<ChannelKey, Numeric> {
+    pub(super) fn channel_of(&self, member: MemberKey, name: &[u8]) -> Result<ChannelKey, Numeric> {
         let key = self.channels.find(name).ok_or(ERR_NOSUCHCHANNEL)?;
-        let joined = self.members[member].channels.contains(&key);
-        joined.then_some(key).ok_or(ERR_NOTONCHANNEL)
+        self.members[member].rank(key).map(|_| key).ok_or(ERR_NOTONCHANNEL)
     }
 
-    /// TOPIC (RFC 2812, 3.2.4), for members of the channel only.
+    /// The channel called `name`, if `member` is an operator of it.
+    pub(super) fn channel_led_by(
+        &self,
+        member: MemberKey,
+        name: &[u8],
+    ) -> Result<ChannelKey, Numeric> {
+        let key = self.channel_of(member, name)?;
+        self.leads(member, key).then_some(key).ok_or(ERR_CHANOPRIVSNEEDED)
+    }
+
+    pub(super) fn leads(&self, member: MemberKey, key: ChannelKey) -> bool {
+        self.members[member].rank(key).is_some_and(|rank| rank.operator)
+    }
+
+    /// TOPIC (RFC 2812, 3.2.4), for members of the channel only; to set it where it is guarded, for
+    /// its operators.
     pub(super) fn topic(&mut self, request: &Request<'_>) {
-        let Request { from, ref params, now } = *request;
+        let Request { from, ref params, now, .. } = *request;
         let key = match self.channel_of(from, params.at(0)) {
             Ok(key) => key,
             Err(numeric) => {
@@ -106,6 +174,9 @@ impl Hub {
         if params.len() < 2 {
             return self.tell_topic(from, key);
         }
+        if self.channels[key].modes.has(Flag::GuardedTopic) && !self.leads(from, key) {
+            return self.answer(from, ERR_CHANOPRIVSNEEDED, &[names::shown(params.at(0))]);
+        }
         let text = names::clip(params.at(1), names::TOPIC);
         let at = self.settings.chat.unix(now);
         let member = &self.members[from];
@@ -113,9 +184,9 @@ impl Hub {
         self.channels[key].topic = (!text.is_empty()).then_some(topic);
 
         let (mask, name) = (&member.mask, &self.channels[key].name);
-        let message = self.post.encode(&[b":", mask, b" TOPIC ", name, b" :", text]);
-        self.send_to_others(key, from, &message);
-        self.reply.echo(&message);
+        let mut message = self.post.encode(&[b":", mask, b" TOPIC ", name, b" :", text]);
+        self.send_to_others(key, from, &mut message);
+        self.echo(from, &mut message);
     }
 
     fn tell_topic(&mut self, to: MemberKey, key: ChannelKey) {
@@ -128,113 +199,4 @@ impl Hub {
         let who_and_when = [&channel.name, &b" "[..], &topic.by, b" ", at.as_bytes()];
         self.reply.text(member, RPL_TOPICWHOTIME, &who_and_when);
     }
-
-    /// NAMES (RFC 2812, 3.2.5).
-    pub(super) fn names(&mut self, request: &Request<'_>) {
-        let list = request.params.at(0);
-        if list.is_empty() {
-            let member = &self.members[request.from];
-            return self.reply.numeric(member, RPL_ENDOFNAMES, &[b"*"]);
-        }
-        for name in targets(list).take(self.settings.limits.max_targets) {
-            match self.channels.find(name) {
-                Some(key) => self.tell_names(request.from, key),
-                // No error here: an unknown channel is an empty one (RFC 2812, 3.2.5).
-                None => {
-                    let member = &self.members[request.from];
-                    self.reply.numeric(member, RPL_ENDOFNAMES, &[names::shown(name)]);
-                }
-            }
-        }
-    }
-
-    fn tell_names(&mut self, to: MemberKey, key: ChannelKey) {
-        let (member, channel) = (&self.members[to], &self.channels[key]);
-        let nicks = channel.members.iter().map(|&key| &*self.members[key].nick);
-        if self.reply.has_room() {
-            self.reply.list(member, RPL_NAMREPLY, &[b"= ", &channel.name, b" :"], nicks);
-        }
-        self.reply.end_of_list(member, RPL_ENDOFNAMES, &[&channel.name]);
-    }
-
-    /// LIST (RFC 2812, 3.2.6), of some channels or of all.
-    pub(super) fn list(&mut self, request: &Request<'_>) {
-        let list = request.params.at(0);
-        let Hub { settings, members, channels, reply, .. } = self;
-        let to = &members[request.from];
-        reply.numeric(to, RPL_LISTSTART, &[b"Channel"]);
-        if list.is_empty() {
-            for key in channels.keys() {
-                if !reply.has_room() {
-                    break;
-                }
-                tell_channel(reply, to, &channels[key]);
-            }
-        }
-        for name in targets(list).take(settings.limits.max_targets) {
-            if let Some(key) = channels.find(name) {
-                tell_channel(reply, to, &channels[key]);
-            }
-        }
-        reply.end_of_list(to, RPL_LISTEND, &[]);
-    }
-
-    /// MODE (RFC 2812, 3.1.5 and 3.2.3): there are no modes, and that is what it tells. Clients
-    /// ask of their own accord, and irssi waits for the list of bans after joining.
-    pub(super) fn mode(&mut self, request: &Request<'_>) {
-        if request.params.at(0).starts_with(b"#") {
-            self.channel_mode(request);
-        } else {
-            self.user_mode(request);
-        }
-    }
-
-    fn channel_mode(&mut self, request: &Request<'_>) {
-        let params = &request.params;
-        let member = &self.members[request.from];
-        let Some(key) = self.channels.find(params.at(0)) else {
-            let shown = names::shown(params.at(0));
-            return self.reply.numeric(member, ERR_NOSUCHCHANNEL, &[shown]);
-        };
-        let channel = &self.channels[key];
-        if params.len() < 2 {
-            let created = channel.created.to_string();
-            self.reply.text(member, RPL_CHANNELMODEIS, &[&channel.name, b" +"]);
-            let parts = [&channel.name, &b" "[..], created.as_bytes()];
-            return self.reply.text(member, RPL_CREATIONTIME, &parts);
-        }
-        // One answer is enough: no mode that comes after would fare better.
-        match params.at(1).iter().find(|byte| !matches!(byte, b'+' | b'-')) {
-            None => {}
-            Some(b'b') if params.len() == 2 => {
-                self.reply.numeric(member, RPL_ENDOFBANLIST, &[&channel.name]);
-            }
-            Some(mode) => {
-                let mode = if mode.is_ascii() { &[*mode][..] } else { b"*" };
-                self.reply.numeric(member, ERR_UNKNOWNMODE, &[names::shown(mode)]);
-            }
-        }
-    }
-
-    fn user_mode(&mut self, request: &Request<'_>) {
-        let member = &self.members[request.from];
-        let name = request.params.at(0);
-        if names::same(name, &member.nick) {
-            match request.params.len() {
-                1 => self.reply.text(member, RPL_UMODEIS, &[b"+"]),
-                _ => self.reply.numeric(member, ERR_UMODEUNKNOWNFLAG, &[]),
-            }
-        } else if self.members.named(name).is_some() {
-            self.reply.numeric(member, ERR_USERSDONTMATCH, &[]);
-        } else {
-            self.reply.numeric(member, ERR_NOSUCHNICK, &[names::shown(name)]);
-        }
-    }
-}
-
-/// Adds a 322.
-fn tell_channel(reply: &mut Reply, to: &Member, channel: &Channel) {
-    let members = channel.members.len().to_string();
-    let topic = channel.topic.as_ref().map_or(&b""[..], |topic| &topic.text);
-    reply.text(to, RPL_LIST, &[&channel.name, b" ", members.as_bytes(), b" :", topic]);
 }

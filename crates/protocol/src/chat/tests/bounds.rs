@@ -1,4 +1,4 @@
-//! Queues and workers: nothing grows without end, nobody is forgotten, nobody wakes in vain.
+//! Queues and workers: nothing grows without end, no member is forgotten, no worker wakes in vain.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::Limits;
 
 /// A world whose members may have `sendq` bytes mailed and not taken.
 fn tight(sendq: usize) -> World {
@@ -23,7 +24,7 @@ fn drop_mail(world: &mut World) {
 #[test]
 fn what_runs_over_is_told_to_the_owner_and_the_rest_get_everything() {
     let mut world = tight(2_000);
-    // The slow one is of worker 1, whose mail nobody takes.
+    // The slow one is of worker 1, whose mail is not taken.
     let slow = conn(1, 1, 0);
     world.hub = Hub::new(Arc::clone(&world.hub.settings), 2);
     world.hub.open(slow, "h", world.now);
@@ -72,7 +73,7 @@ fn while_mail_piles_up_there_is_no_room_for_lines() {
         hub.line(speaker, Line::Whole(line.as_bytes()), now)
     };
     assert!(say(&mut hub) && say(&mut hub) && !say(&mut hub), "room for a thousand bytes");
-    assert!(!hub.line(listener, Line::Room, now));
+    assert!(!hub.has_room(listener));
     let told = |hub: &mut Hub, worker: usize| {
         let mut mail = Vec::new();
         hub.take(worker, &mut mail);
@@ -85,10 +86,10 @@ fn while_mail_piles_up_there_is_no_room_for_lines() {
     assert_eq!(told(&mut hub, 0), [speaker]);
     assert!(say(&mut hub));
 
-    // Whoever has waited is heard once, although it is as full again: nobody is kept out for ever.
+    // A member that has waited is heard once, although it is as full again: none waits for ever.
     while say(&mut hub) {}
-    assert!(hub.line(listener, Line::Room, now), "it has waited, and it is its turn");
-    assert!(!hub.line(listener, Line::Room, now), "once");
+    assert!(hub.has_room(listener), "it has waited, and it is its turn");
+    assert!(!hub.has_room(listener), "once");
     assert_eq!(told(&mut hub, 1), [listener]);
     assert_eq!(told(&mut hub, 0), [speaker]);
     assert!(say(&mut hub));
@@ -96,14 +97,14 @@ fn while_mail_piles_up_there_is_no_room_for_lines() {
     // Worker 1 has taken the mail, but the listener's owner has not come to it.
     assert_eq!(told(&mut hub, 1), []);
     hub.press(listener);
-    assert!(!hub.line(speaker, Line::Room, now));
+    assert!(!hub.has_room(speaker));
     assert_eq!((told(&mut hub, 0), told(&mut hub, 1)), (vec![], vec![]));
     hub.relieve(listener);
     assert_eq!(told(&mut hub, 0), [speaker]);
     hub.press(listener);
     hub.cut(listener, "x");
     hub.leave(listener, "x");
-    assert!(hub.line(speaker, Line::Room, now), "nobody waits for one who has gone");
+    assert!(hub.has_room(speaker), "no speaker waits for a member that has gone");
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn one_line_can_run_over_many_and_its_sender() {
 }
 
 #[test]
-fn a_big_answer_cuts_nobody() {
+fn a_big_answer_cuts_no_member() {
     let mut world = tight(8_000);
     for n in 0..200 {
         let name = format!("member{n}");
@@ -174,8 +175,186 @@ fn a_big_answer_cuts_nobody() {
     assert!(world.mail()["member0"].last().unwrap().ends_with(":End of LIST"));
 }
 
+/// The questions whose answers grow with the server, the numeric that ends each, and how many of
+/// them one question brings.
+const QUESTIONS: [(&str, &str, usize); 8] = [
+    ("MOTD", "376", 1),
+    ("LIST", "323", 1),
+    ("LIST #c,#channel1,#channel2,#channel3", "323", 1),
+    ("NAMES #c", "366", 1),
+    ("NAMES #c,#C,#c,#c,#c,#c,#c,#nowhere", "366", 1),
+    ("WHO #c", "315", 1),
+    ("WHOIS member0", "318", 1),
+    ("PART #channel1,#channel2\r\nJOIN #channel1,#channel2", "366", 2),
+];
+
+/// A world where all answers of [`QUESTIONS`] are long, for member0, who is in
+/// all channels.
+fn crowd(sendq: usize) -> World {
+    let mut settings = settings();
+    settings.limits.sendq = sendq;
+    settings.limits.max_channels = 500;
+    settings.chat.motd = Some(vec!["m".repeat(78); 9_000]);
+    let mut world = World::new(settings);
+    for n in 0..400 {
+        let name = format!("member{n}");
+        world.connect(&name);
+        for (who, line) in [
+            (&name, format!("NICK {name}")),
+            (&name, "USER u 0 * :R".to_owned()),
+            (&name, format!("JOIN #c,#channel{n}")),
+            (&name, format!("TOPIC #channel{n} :{}", "t".repeat(200))),
+            (&"member0".to_owned(), format!("JOIN #channel{n}")),
+        ] {
+            world.hub.line(world.ids[who], Line::Whole(line.as_bytes()), world.now);
+            drop_mail(&mut world);
+        }
+    }
+    check(&world.hub);
+    world
+}
+
+/// Asks everything at once, in this order, as a session does: no line is said while more waits than
+/// the high-water mark allows, until it is down to the low one. The reader takes `speed` bytes at a
+/// time. Gives all that it read. `told` says whether the hub is told what waits.
+fn ask_and_read(world: &mut World, questions: &[usize], speed: usize, told: bool) -> Vec<u8> {
+    let limits = world.hub.settings.limits.clone();
+    let id = world.ids["member0"];
+    let (mut outbox, mut paused, mut read) = (crate::Outbox::default(), false, Vec::new());
+    let lines = questions.iter().flat_map(|&n| QUESTIONS[n].0.split("\r\n"));
+    let mut lines = lines.peekable();
+    while lines.peek().is_some() || !outbox.is_empty() {
+        let mark = if paused { limits.low_water() } else { limits.high_water() };
+        paused = outbox.len() > mark;
+        if !paused {
+            if told {
+                world.hub.note_queue(id, outbox.len());
+            }
+            while let Some(line) = lines.next()
+                && world.hub.line(id, Line::Whole(line.as_bytes()), world.now)
+            {}
+        }
+        let mut mail = Vec::new();
+        world.hub.take(0, &mut mail);
+        for Mail { to, parcel } in mail {
+            match parcel {
+                _ if to != id => {}
+                Parcel::Text(message) => {
+                    assert_eq!(outbox.share(message, &limits, world.now), Ok(()), "it was cut");
+                }
+                Parcel::Resume => {}
+                other => panic!("the asker got {other:?}"),
+            }
+        }
+        // Half of it, and what has a bound of its own: a line of JOIN or PART, the ends of NAMES.
+        let most = if told { limits.sendq / 2 + 4 * Limits::CHAT_LINE } else { limits.sendq };
+        assert!(outbox.len() <= most, "{} bytes wait, of {}", outbox.len(), limits.sendq);
+        let taken = speed.min(outbox.len());
+        read.extend(outbox.slices().flatten().take(taken));
+        outbox.advance(taken);
+    }
+    read
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 48,
+        failure_persistence: None,
+        ..Default::default()
+    })]
+
+    /// Whatever is asked, however much of it at once and however slowly the answers are read: the
+    /// asker is not cut, and each answer comes to its end, which says so where it is not whole.
+    #[test]
+    fn answers_cut_no_asker_and_have_their_ends(
+        questions in vec(0..QUESTIONS.len(), 1..20),
+        sendq in 16_000..400_000usize,
+        speed in prop_oneof![1_000..3_000usize, 3_000..100_000usize, Just(usize::MAX)],
+        told: bool,
+    ) {
+        let mut world = crowd(sendq);
+        let read = ask_and_read(&mut world, &questions, speed, told);
+        let mut lines = lines_of(&read).into_iter();
+        for (question, end, ends) in questions.iter().map(|&n| QUESTIONS[n]) {
+            let (mut count, mut left) = (0, ends);
+            while left > 0 {
+                let line = lines.next().expect("the end of each answer");
+                count += 1;
+                let is_end = line.starts_with(&format!(":s {end} member0 "));
+                left -= usize::from(is_end);
+                let short = line.ends_with(":End of list, cut short to fit your send queue");
+                let whole = question != "MOTD" || count == 9_002;
+                prop_assert!(!is_end || whole || short, "{question}: {count} lines, {line}");
+            }
+        }
+    }
+}
+
+/// What is asked first comes whole, and what is asked behind it, within the same line or not, is
+/// not worse off for it.
 #[test]
-fn an_endless_message_of_the_day_cuts_nobody() {
+fn an_answer_of_a_quarter_of_the_queue_is_always_whole() {
+    let mut world = crowd(200_000);
+    let names = QUESTIONS.iter().position(|(question, ..)| *question == "NAMES #c");
+    let who = QUESTIONS.iter().position(|(question, ..)| *question == "WHO #c");
+    let questions = [names.unwrap(), who.unwrap()].repeat(9);
+    for speed in [1_000, 30_000, usize::MAX] {
+        let read = lines_of(&ask_and_read(&mut world, &questions, speed, true));
+        let ends = read.iter().filter(|line| line.contains(" 366 ") || line.contains(" 315 "));
+        assert!(ends.clone().all(|end| end.contains(" list") && !end.contains("short")));
+        assert_eq!(ends.count(), 18);
+        let told = read.iter().filter(|line| line.contains(" 352 ")).count();
+        assert_eq!(told, 9 * 400, "WHO at {speed}");
+    }
+}
+
+#[test]
+fn what_waits_counts_when_room_is_given() {
+    let mut world = crowd(64_000);
+    let id = world.ids["member0"];
+    let mut told = Vec::new();
+    for waiting in [0, 8_000, 16_000, 32_000, 64_000, usize::MAX] {
+        world.hub.note_queue(id, waiting);
+        world.say("member0", "MOTD");
+        let lines = world.mail().remove("member0").unwrap();
+        assert!(lines[0].starts_with(":s 375 ") && lines.last().unwrap().starts_with(":s 376 "));
+        told.push(lines.iter().map(|line| line.len() + 2).sum::<usize>());
+    }
+    for (told, room) in told.iter().zip([32_000, 24_000, 16_000]) {
+        assert!((room - 2_000..=room).contains(told), "{told} bytes for {room}");
+    }
+    assert!(told[3..].iter().all(|&told| told < 300), "{told:?}");
+}
+
+#[test]
+fn what_waits_and_what_is_on_its_way_count_together_before_the_next_line() {
+    let mut world = crowd(32_000);
+    let id = world.ids["member0"];
+    // Neither alone is above the mark of 8,000 bytes.
+    for (waiting, room) in [(0, true), (5_000, false)] {
+        world.hub.note_queue(id, waiting);
+        let has_room = world.hub.line(id, Line::Whole(b"NAMES #c"), Time::ZERO);
+        let lines = world.mail().remove("member0").unwrap();
+        let told = lines.iter().map(|line| line.len() + 2).sum::<usize>();
+        assert!((4_000..8_000).contains(&told), "{told} bytes");
+        assert_eq!(has_room, room, "with {waiting} bytes in the queue");
+    }
+}
+
+#[test]
+fn an_answer_cut_short_says_nothing_of_the_next() {
+    let mut world = crowd(8_000);
+    world.say("member0", "WHOIS member0");
+    let end = world.mail().remove("member0").unwrap().pop().unwrap();
+    assert_eq!(end, ":s 318 member0 member0 :End of list, cut short to fit your send queue");
+    world.say("member0", "ISON member0");
+    world.say("member0", "WHO member1");
+    let end = world.mail().remove("member0").unwrap().pop().unwrap();
+    assert_eq!(end, ":s 315 member0 member1 :End of WHO list");
+}
+
+#[test]
+fn an_endless_message_of_the_day_cuts_no_member() {
     let mut settings = settings();
     settings.limits.sendq = 8_000;
     settings.chat.motd = Some(vec!["m".repeat(600); 100]);
@@ -201,7 +380,7 @@ fn workers_are_named_once_until_they_take() {
     assert_eq!(hub.wakes(0).collect::<Vec<_>>(), [3, 199]);
     hub.line(ids[1], Line::Whole(b"PING t"), now);
     assert_eq!(hub.wakes(0).count(), 0, "worker 3 has not taken since it was named");
-    assert_eq!(hub.wakes(3).collect::<Vec<_>>(), [0], "nobody was told of worker 0");
+    assert_eq!(hub.wakes(3).collect::<Vec<_>>(), [0], "worker 0 was not named yet");
     let mut mail = Vec::new();
     hub.take(3, &mut mail);
     assert_eq!(mail.len(), 2);
@@ -243,7 +422,7 @@ fn an_unknown_worker_or_connection_is_ignored() {
 }
 
 #[test]
-fn a_slot_with_a_new_tenant_is_nobodys_ghost() {
+fn a_slot_with_a_new_tenant_holds_nothing_of_the_old() {
     let mut hub = Hub::new(Arc::new(settings()), 1);
     let (first, second) = (conn(0, 1, 0), conn(0, 2, 0));
     hub.open(first, "h", Time::ZERO);
@@ -337,7 +516,7 @@ proptest! {
     }
 }
 
-/// Nobody has more than its bound, nothing comes after the last parcel, no line is malformed.
+/// No member has more than its bound, nothing comes after the last parcel, no line is malformed.
 fn take_and_check(hub: &mut Hub, worker: usize, sendq: usize, closed: &mut BTreeSet<ConnId>) {
     let mut mail = Vec::new();
     hub.take(worker, &mut mail);

@@ -8,13 +8,17 @@ const HELLO: &str = "
     ?x< :s 002 x :Your host is s, running version iomodels-...
     ?x< :s 003 x :This server was started 1970-01-01T00:16:40Z
     ?x< :s 004 x s iomodels-...
-    ?x< :s 005 x CASEMAPPING=ascii CHANLIMIT=#:50 ...
-    ?x< :s 005 x NETWORK=net ...
+    ?x< :s 005 x ...
+    ?x< :s 005 x ...
+    ?x< :s 005 x ...
+    ?x< :s 005 x ...
     ?x< :s 251 x :There are 1 users and 0 invisible on 1 server
     ?x< :s 252 x 0 :operator(s) online
     ?x< :s 253 x 0 :unknown connection(s)
     ?x< :s 254 x 0 :channels formed
     ?x< :s 255 x :I have 1 clients and 0 servers
+    ?x< :s 265 x 1 1 :Current local users 1, max 1
+    ?x< :s 266 x 1 1 :Current global users 1, max 1
     ?x< :s 422 x :MOTD File is missing";
 
 #[test]
@@ -27,7 +31,7 @@ fn registration_takes_nick_and_user_in_any_order() {
 fn negotiation_holds_registration() {
     play(&format!(
         "?x> CAP LS 302
-        ?x< :s CAP * LS :
+        ?x< :s CAP * LS :away-notify batch cap-notify echo-message extended-join ...
         ?x> JOIN :
         ?x< :s 451 * :You have not registered
         ?x> NICK x
@@ -35,13 +39,19 @@ fn negotiation_holds_registration() {
         ?x> CAP REQ :sasl multi-prefix
         ?x< :s CAP x NAK :sasl multi-prefix
         ?x> CAP LIST
-        ?x< :s CAP x LIST :
+        ?x< :s CAP x LIST :cap-notify
+        ?x> CAP REQ :multi-prefix -cap-notify
+        ?x< :s CAP x ACK :multi-prefix -cap-notify
+        ?x> CAP LIST
+        ?x< :s CAP x LIST :multi-prefix
         ?x> CAP END{HELLO}
         ?x> CAP LS
-        ?x< :s CAP x LS :
+        ?x< :s CAP x LS :away-notify batch ...
         ?x> CAP END
         ?x> CAP BOGUS
-        ?x< :s 421 x CAP :Unknown command
+        ?x< :s 410 x BOGUS :Invalid CAP command
+        ?x> CAP \u{202e}
+        ?x< :s 410 x * :Invalid CAP command
         ?x> CAP
         ?x< :s 461 x CAP :Not enough parameters"
     ));
@@ -161,7 +171,7 @@ fn a_nickname_has_one_holder() {
 }
 
 #[test]
-fn whoever_goes_frees_its_name_at_once() {
+fn a_member_that_goes_frees_its_name_at_once() {
     type Gone = fn(&mut World, ConnId);
     let ways: [(Gone, &[(&str, &str)]); 5] = [
         (
@@ -211,7 +221,7 @@ fn join_tells_all_members() {
     play(
         "a> JOIN #C
         a< :a!a@h JOIN #C
-        a< :s 353 a = #C :a
+        a< :s 353 a = #C :@a
         a< :s 366 a #C :End of NAMES list
         a> JOIN #c
         a> TOPIC #c :Here
@@ -220,10 +230,10 @@ fn join_tells_all_members() {
         b< :b!b@h JOIN #C
         b< :s 332 b #C :Here
         b< :s 333 b #C a 1007
-        b< :s 353 b = #C :a b
-        b< :s 366 b #C :End of NAMES list
+        b< :s 353 b = #C :@a b
+        b< :s 366 b #c :End of NAMES list
         b< :b!b@h JOIN #d
-        b< :s 353 b = #d :b
+        b< :s 353 b = #d :@b
         b< :s 366 b #d :End of NAMES list
         a< :b!b@h JOIN #C
         b> JOIN 0
@@ -259,7 +269,7 @@ fn joining_is_capped() {
         a< :a!a@h PART #1
         a> JOIN #3
         a< :a!a@h JOIN #3
-        a< :s 353 a = #3 :a
+        a< :s 353 a = #3 :@a
         a< :s 366 a #3 :End of NAMES list",
     );
 }
@@ -396,9 +406,8 @@ fn names_and_list() {
         a< :b!b@h TOPIC #d :Dee
         b< :b!b@h TOPIC #d :Dee
         stranger> NAMES #c,#x
-        stranger< :s 353 stranger = #c :a b
-        stranger< :s 366 stranger #c :End of NAMES list
-        stranger< :s 366 stranger #x :End of NAMES list
+        stranger< :s 353 stranger = #c :@a b
+        stranger< :s 366 stranger #c,#x :End of NAMES list
         stranger> NAMES
         stranger< :s 366 stranger * :End of NAMES list
         stranger> LIST
@@ -414,41 +423,10 @@ fn names_and_list() {
 }
 
 #[test]
-fn modes() {
-    world_of_two().play(
-        "a> MODE #c
-        a< :s 324 a #c +
-        a< :s 329 a #c 1007
-        a> MODE #C b
-        a< :s 368 a #c :End of channel ban list
-        a> MODE #c +b
-        a< :s 368 a #c :End of channel ban list
-        a> MODE #c +b x!*@*
-        a< :s 472 a b :is unknown mode char to me
-        a> MODE #c -m+n
-        a< :s 472 a m :is unknown mode char to me
-        a> MODE #c :é
-        a< :s 472 a * :is unknown mode char to me
-        a> MODE #x
-        a< :s 403 a #x :No such channel
-        a> MODE A
-        a< :s 221 a +
-        a> MODE a +i
-        a< :s 501 a :Unknown MODE flag
-        a> MODE b
-        a< :s 502 a :Cannot change mode for other users
-        a> MODE nobody
-        a< :s 401 a nobody :No such nick
-        a> MODE
-        a< :s 461 a MODE :Not enough parameters",
-    );
-}
-
-#[test]
 fn who_and_whois() {
     world_of_two().play(
         "stranger> WHO #c
-        stranger< :s 352 stranger #c a h s a H :0 Real a
+        stranger< :s 352 stranger #c a h s a H@ :0 Real a
         stranger< :s 352 stranger #c b h s b H :0 Real b
         stranger< :s 315 stranger #c :End of WHO list
         stranger> WHO B
@@ -456,27 +434,92 @@ fn who_and_whois() {
         stranger< :s 315 stranger B :End of WHO list
         stranger> WHO #c o
         stranger< :s 315 stranger #c :End of WHO list
-        stranger> WHO a*
-        stranger< :s 315 stranger a* :End of WHO list
-        stranger> WHO
-        stranger< :s 315 stranger * :End of WHO list
         stranger> WHOIS a
         stranger< :s 311 stranger a a h * :Real a
-        stranger< :s 319 stranger a :#c #d
-        stranger< :s 312 stranger a s :net
+        stranger< :s 319 stranger a :@#c @#d
+        stranger< :s 312 stranger a s :one protocol, every I/O model
         stranger< :s 317 stranger a 0 1007 :seconds idle, signon time
         stranger< :s 318 stranger a :End of WHOIS list
         stranger> WHOIS s STRANGER
         stranger< :s 311 stranger stranger stranger h * :Real stranger
-        stranger< :s 312 stranger stranger s :net
+        stranger< :s 312 stranger stranger s :one protocol, every I/O model
+        stranger< :s 378 stranger stranger :is connecting from *@h h
+        stranger< :s 379 stranger stranger :is using modes +
         stranger< :s 317 stranger stranger 0 1007 :seconds idle, signon time
-        stranger< :s 318 stranger stranger :End of WHOIS list
+        stranger< :s 318 stranger STRANGER :End of WHOIS list
         stranger> WHOIS nobody
         stranger< :s 401 stranger nobody :No such nick
         stranger< :s 318 stranger nobody :End of WHOIS list
         stranger> WHOIS
         stranger< :s 431 stranger :No nickname given",
     );
+}
+
+#[test]
+fn a_parameter_comes_back_as_it_was_sent() {
+    let mut world = world_of_two();
+    world.play(
+        "stranger> WHOIS A
+        stranger< :s 311 stranger a a h * :Real a
+        stranger< :s 319 stranger a :@#c @#d
+        stranger< :s 312 stranger a s :one protocol, every I/O model
+        stranger< :s 317 stranger a 0 1007 :seconds idle, signon time
+        stranger< :s 318 stranger A :End of WHOIS list
+        stranger> WHO #C
+        stranger< :s 352 stranger #c a h s a H@ :0 Real a
+        stranger< :s 352 stranger #c b h s b H :0 Real b
+        stranger< :s 315 stranger #C :End of WHO list
+        stranger> NAMES #C,#X
+        stranger< :s 353 stranger = #c :@a b
+        stranger< :s 366 stranger #C,#X :End of NAMES list
+        stranger> MODE #C b
+        stranger< :s 368 stranger #C :End of channel ban list
+        stranger> MODE #C é
+        stranger< :s 472 stranger é :is unknown mode char to me
+        stranger> PRIVMSG #C :x
+        stranger< :s 404 stranger #C :Cannot send to channel
+        stranger> TOPIC #C
+        stranger< :s 442 stranger #C :You're not on that channel
+        stranger> PART #C
+        stranger< :s 442 stranger #C :You're not on that channel
+        stranger> NICK A
+        stranger< :s 433 stranger A :Nickname is already in use",
+    );
+    let long = "é".repeat(200);
+    for (line, numeric) in [
+        (format!("WHO {long}"), format!("315 stranger {long} :End of WHO list")),
+        (format!("NAMES {long}"), format!("366 stranger {long} :End of NAMES list")),
+        (format!("MODE {long}"), format!("401 stranger {long} :No such nick")),
+        (format!("MODE #{long}"), format!("403 stranger #{long} :No such channel")),
+        (format!("JOIN #{long}"), format!("403 stranger #{long} :No such channel")),
+        (format!("PART {long}"), format!("403 stranger {long} :No such channel")),
+        (format!("TOPIC {long}"), format!("403 stranger {long} :No such channel")),
+        (format!("PRIVMSG {long} :x"), format!("401 stranger {long} :No such nick")),
+        (format!("PRIVMSG #{long} :x"), format!("403 stranger #{long} :No such channel")),
+        (format!("NICK {long}"), format!("432 stranger {long} :Erroneous nickname")),
+        (format!("X{long}"), format!("421 stranger X{long} :Unknown command")),
+    ] {
+        world.say("stranger", line);
+        world.expect(&[("stranger", &format!(":s {numeric}"))]);
+    }
+    world.say("stranger", format!("WHOIS {long}"));
+    world.expect(&[
+        ("stranger", &format!(":s 401 stranger {long} :No such nick")),
+        ("stranger", &format!(":s 318 stranger {long} :End of WHOIS list")),
+    ]);
+}
+
+#[test]
+fn a_parameter_that_fills_the_line_leaves_no_room_for_words() {
+    let mut world = world_of_two();
+    let start = ":s 315 stranger ";
+    for spare in 0..30 {
+        let mask = "m".repeat(510 - start.len() - spare);
+        world.say("stranger", format!("WHO {mask}"));
+        let words = &":End of WHO list"[..spare.saturating_sub(1).clamp(1, 16)];
+        let kept = &mask[..mask.len().min(510 - start.len() - " :".len())];
+        world.expect(&[("stranger", &format!("{start}{kept} {words}"))]);
+    }
 }
 
 #[test]
@@ -522,22 +565,26 @@ fn small_questions() {
         a< :s 376 a :End of MOTD command
         a> VERSION
         a< :s 351 a iomodels-...
-        a< :s 005 a CASEMAPPING=ascii ...
-        a< :s 005 a NETWORK=net ...
+        a< :s 005 a ...
+        a< :s 005 a ...
+        a< :s 005 a ...
+        a< :s 005 a ...
         a> LUSERS
         a< :s 251 a :There are 2 users and 0 invisible on 1 server
         a< :s 252 a 0 :operator(s) online
         a< :s 253 a 1 :unknown connection(s)
         a< :s 254 a 0 :channels formed
         a< :s 255 a :I have 2 clients and 0 servers
+        a< :s 265 a 2 2 :Current local users 2, max 2
+        a< :s 266 a 2 2 :Current global users 2, max 2
         a> ping :a b
         a< :s PONG s :a b
         a> PING
         a< :s 409 a :No origin specified
         a> PING :
         a< :s 409 a :No origin specified
-        a> KICK #c b
-        a< :s 421 a KICK :Unknown command
+        a> SING #c b
+        a< :s 421 a SING :Unknown command
         a> nonsense\u{1}
         a< :s 421 a * :Unknown command",
     );
@@ -611,10 +658,17 @@ fn any_bytes_are_relayed_when_allowed() {
     world.hub.take(0, &mut mail);
     let Parcel::Text(text) = &mail[0].parcel else { panic!("no text") };
     assert_eq!(&text[..], b":a!a@h PRIVMSG #c :\xff\xfe\r\n");
-    world.say("a", b"JOIN #\xff");
-    world.expect(&[("a", ":s 403 a * :No such channel")]);
-    world.say("a", b"NICK \xff");
-    world.expect(&[("a", ":s 432 a * :Erroneous nickname")]);
+    for (line, expected) in [
+        (&b"JOIN #\xff"[..], &b":s 403 a #\xff :No such channel\r\n"[..]),
+        (b"NICK \xff", b":s 432 a \xff :Erroneous nickname\r\n"),
+        (b"WHO \xff\x1b", b":s 315 a * :End of WHO list\r\n"),
+    ] {
+        world.say("a", line);
+        mail.clear();
+        world.hub.take(0, &mut mail);
+        let Parcel::Text(text) = &mail[0].parcel else { panic!("no text") };
+        assert_eq!(text[..], *expected);
+    }
 }
 
 #[test]
@@ -643,8 +697,10 @@ fn the_features_are_the_truth() {
         "CHANNELLEN=64",
         "TOPICLEN=300",
         "UTF8ONLY",
-        "PREFIX=",
-        "CHANMODES=,,,",
+        "PREFIX=(ov)@+",
+        "CHANMODES=beI,k,l,imnst",
+        "MAXLIST=beI:60",
+        "MODES=6",
     ] {
         assert!(told.split(' ').any(|other| other == token), "{token} in {told}");
     }

@@ -1,0 +1,71 @@
+//! Asynchronous programming: each connection is a task that reads as if it blocked, on smol.
+//!
+//! This is the model bare, an echo of bytes: the complete server is `src/main.rs`.
+//!
+//! **Who waits where:** the main task in `accept`, each other task in its client's `read` or
+//! `write_all`; underneath, the only thread, for all of them, in an unseen `epoll_wait`.
+//! **What wakes it:** a client that comes, bytes that come, room for bytes to go: the reactor is
+//! told of it (oneshot: armed again for every wait) and wakes the task, which the executor polls.
+//!
+//! The executor is the scheduler. A client that is silent, or slow to take its bytes, stops its own
+//! task and no other. A task is a state machine on the heap, as large as what it keeps across an
+//! `await`. The price is that, and a buffer for each connection.
+//!
+//! `smol::spawn` would run the tasks on a second thread, which the first would have to wake for
+//! each message. With an executor of its own this thread does both: it waits, and runs the tasks.
+//!
+//! A connection whose bytes are not taken is not read: `write_all` waits until all of them are.
+//!
+//! Run: `cargo run --release -p serve-smol --example bare-smol -- 127.0.0.1:7007`
+//!
+//! **What it lacks**, and where `src/main.rs` has it:
+//! - a limit on connections: `admit`;
+//! - an idle connection without a buffer: `Connection::read`;
+//! - a turn for other tasks while one client sends without a pause: `Connection::run`;
+//! - lines, a limit on their length, and chat: `Connection::handle`;
+//! - deadlines for idle peers and for slow ones: `Connection::run`;
+//! - a stop that first writes what is due: `accept` and `Connection::run`;
+//! - flags and counters: `main` and `Shared`; more than one core: `src/runtime.rs`.
+
+use std::env;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::net::{TcpListener, TcpStream};
+use smol::{LocalExecutor, Timer, block_on};
+
+fn main() -> io::Result<()> {
+    let executor = LocalExecutor::new();
+    block_on(executor.run(accept(&executor)))
+}
+
+async fn accept(executor: &LocalExecutor<'_>) -> io::Result<()> {
+    let address = env::args().nth(1).unwrap_or("127.0.0.1:7007".to_owned());
+    let listener = TcpListener::bind(address).await?;
+    // An output that is closed or full keeps no client out.
+    let _ = writeln!(io::stdout(), "listening on {}", listener.local_addr()?);
+
+    loop {
+        let Ok((socket, _)) = listener.accept().await else {
+            // One client's error, or a shortage, which may be over after a while.
+            Timer::after(Duration::from_millis(100)).await;
+            continue;
+        };
+        executor.spawn(echo(socket)).detach();
+    }
+}
+
+/// The life of a connection, one call that waits after another. An error ends it.
+async fn echo(mut socket: TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    // A vector: an array would be part of the task, which is moved when it is spawned.
+    let mut buffer = vec![0; 8 * 1024];
+    loop {
+        let len = socket.read(&mut buffer).await?;
+        if len == 0 {
+            return Ok(());
+        }
+        socket.write_all(&buffer[..len]).await?;
+    }
+}

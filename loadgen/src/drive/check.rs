@@ -1,0 +1,127 @@
+//! What has come, against what is due: every byte of every line that an echo gives back.
+//!
+//! The right answer is never stored. It is computed again ([`Payload`]) and compared where it lies
+//! in the receive buffer. Once something is wrong, the connection is read line by line, to say what
+//! it was. The deliveries of chat are checked in `ledger`.
+
+use super::faults::{Fault, FaultLog};
+use super::line::{Conn, Lines, Notes};
+use super::payload::{Payload, parse_header};
+use super::window::Window;
+use crate::base::text::quoted;
+
+impl<N: Notes> Lines<N> {
+    /// Compares what was received with what is due. Returns how many lines are answered.
+    #[inline]
+    pub(super) fn check(
+        &mut self,
+        index: usize,
+        received: usize,
+        now: u64,
+        window: &mut Window,
+    ) -> u32 {
+        let conn = &mut self.conns[index];
+        let payload = &self.payload;
+        let mut data = &self.inbox[..received];
+        let before = conn.next;
+        while !data.is_empty() && conn.wrong.is_none() {
+            let size = payload.text_len(conn.id, conn.next) + 1;
+            let take = data.len().min(size - conn.matched);
+            let asked = if conn.next == conn.sent { conn.sent_bytes } else { size };
+            let right = conn.matched + take <= asked
+                && if take == size {
+                    data[size - 1] == b'\n' && payload.is(conn.id, conn.next, &data[..size - 1])
+                } else {
+                    payload.continues(conn.id, conn.next, conn.matched, &data[..take])
+                };
+            if !right {
+                let mut seen = line(payload, conn.id, conn.next);
+                seen.truncate(conn.matched);
+                conn.matched = 0;
+                conn.wrong = Some(seen);
+                break;
+            }
+            conn.matched += take;
+            data = &data[take..];
+            if conn.matched == size {
+                self.notes.answered(index, conn.next, now, window);
+                conn.matched = 0;
+                conn.next = conn.next.wrapping_add(1);
+            }
+        }
+        if conn.wrong.is_some() {
+            examine(conn, payload, data, &mut window.faults);
+        }
+        let answers = conn.next.wrapping_sub(before);
+        window.total += u64::from(answers);
+        answers
+    }
+}
+
+/// The line `(conn, seq)` with its end.
+fn line(payload: &Payload, conn: u32, seq: u32) -> Vec<u8> {
+    let mut line = vec![b'\n'; payload.text_len(conn, seq) + 1];
+    payload.write(conn, seq, &mut line);
+    line
+}
+
+/// Reads a connection on which something was wrong line by line, and says what it was.
+#[cold]
+pub(super) fn examine(conn: &mut Conn, payload: &Payload, data: &[u8], faults: &mut FaultLog) {
+    let mut buffer = conn.wrong.take().unwrap_or_default();
+    buffer.extend_from_slice(data);
+    let mut at = 0;
+    while let Some(end) = memchr::memchr(b'\n', &buffer[at..]) {
+        name_fault(conn, payload, &buffer[at..at + end], faults);
+        at += end + 1;
+    }
+    buffer.drain(..at);
+    let unasked = conn.next == conn.sent && buffer.len() > conn.sent_bytes;
+    if unasked || buffer.len() > 2 * payload.longest() + 2 {
+        let fault = if unasked { Fault::Early } else { Fault::Altered };
+        faults.add(fault, 1, || format!("connection {}: {}", conn.id, quoted(&buffer)));
+        buffer.clear();
+    }
+    conn.wrong = Some(buffer);
+}
+
+/// Names the fault of one line, and finds the place from which to go on.
+fn name_fault(conn: &mut Conn, payload: &Payload, text: &[u8], faults: &mut FaultLog) {
+    let (id, next) = (conn.id, conn.next);
+    let waiting = conn.sent.wrapping_sub(next);
+    if waiting > 0 && payload.is(id, next, text) {
+        conn.next = next.wrapping_add(1);
+        return;
+    }
+    let describe = || format!("connection {id}: line {next} is due, came {}", quoted(text));
+    let stream = u64::from(id);
+    match parse_header(text) {
+        Some((from, seq)) if from == id && payload.is(id, seq, text) => {
+            let ahead = seq.wrapping_sub(next);
+            if ahead > u32::MAX / 2 {
+                faults.behind(stream, seq, describe);
+            } else if ahead >= waiting {
+                faults.add(Fault::Early, 1, describe);
+            } else {
+                faults.gap(stream, next, seq, describe);
+                conn.next = seq.wrapping_add(1);
+            }
+            return;
+        }
+        // An answer begins with its header, so this is none.
+        _ if text.starts_with(b"ERR ") => {
+            faults.refused(id, text);
+            if waiting == 0 {
+                return;
+            }
+        }
+        _ if waiting == 0 => return faults.add(Fault::Early, 1, describe),
+        Some((from, seq)) if from != id && payload.is(from, seq, text) => {
+            faults.add(Fault::Crossed, 1, describe);
+        }
+        _ if payload.is_prefix(id, next, text) => faults.add(Fault::Truncated, 1, describe),
+        _ => faults.add(Fault::Altered, 1, describe),
+    }
+    // Whatever it was, it came in the place of the line that was due.
+    conn.next = next.wrapping_add(1);
+}

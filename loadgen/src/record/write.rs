@@ -1,0 +1,102 @@
+//! A record that is being written.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use super::line::Line;
+use super::{RUNS, holds_runs};
+use crate::measure::Report;
+use crate::results::{Document, Host, Planned};
+
+/// A record that is being written.
+pub struct Record {
+    dir: PathBuf,
+    runs: File,
+    /// What went wrong first; nothing is written after it.
+    broken: Option<anyhow::Error>,
+}
+
+impl Record {
+    /// Begins a record in `dir`, which must not hold one: records are never overwritten.
+    pub fn create(dir: &Path, host: &Host) -> Result<Self> {
+        let path = dir.join(RUNS[0]);
+        if holds_runs(dir) {
+            bail!("{} holds a record already; name another folder for --out", dir.display());
+        }
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        write(&dir.join("host.json"), host)?;
+        let runs = OpenOptions::new()
+            .create_new(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self { dir: dir.to_owned(), runs, broken: None })
+    }
+
+    /// Says what a comparison is about to do.
+    pub fn plan(&mut self, planned: &Planned) {
+        self.attempt(|dir| write(&dir.join("plan.json"), planned));
+    }
+
+    /// Adds one run.
+    pub fn run(&mut self, round: u32, report: &Report) {
+        if self.broken.is_none() {
+            self.broken = self.append(round, report).err();
+        }
+    }
+
+    /// What is kept of one run: a line of the file of runs, without its end.
+    pub fn line(round: u32, report: &Report) -> Result<String> {
+        Ok(serde_json::to_string(&Line::of(round, report)?)?)
+    }
+
+    fn append(&mut self, round: u32, report: &Report) -> Result<()> {
+        let text = Self::line(round, report)? + "\n";
+        Ok(self.runs.write_all(text.as_bytes())?)
+    }
+
+    /// Keeps the result.
+    pub fn result(&mut self, result: &Document) {
+        self.attempt(|dir| write(&dir.join("result.json"), result));
+    }
+
+    /// Makes a further file in the record's folder, of what is there by now. A full disk must not
+    /// cost the runs to come: what goes wrong is reported at the end.
+    pub fn attempt(&mut self, write: impl FnOnce(&Path) -> Result<()>) {
+        if self.broken.is_none() {
+            self.broken = write(&self.dir).err();
+        }
+    }
+
+    /// Ends the record. Returns its folder, or why it is incomplete.
+    pub fn close(self) -> Result<PathBuf> {
+        match self.broken {
+            Some(e) => {
+                Err(e.context(format!("the record in {} is incomplete", self.dir.display())))
+            }
+            None => Ok(self.dir),
+        }
+    }
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    whole(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes a file that is there as a whole or not at all, whatever ends the program or the machine.
+fn whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let beside = path.with_extension("part");
+    let write = || {
+        let mut file = File::create(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)
+    };
+    // On a full disk the part would only be in the way.
+    write().inspect_err(|_| drop(std::fs::remove_file(&beside)))
+}

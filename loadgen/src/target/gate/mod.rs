@@ -1,0 +1,131 @@
+//! The short gate: what a server must get right before it is worth a number.
+//!
+//! It has two tiers. What every server *must* do is to give lines back: on several connections at
+//! once, of several sizes, in any split, whole, in order, to the client that sent them, and nothing
+//! else. A server that fails there is not ranked. The rest of the protocol is the *contract*, which
+//! the workspace's servers and the peers keep. Of any other server it is tried, and what it lacks
+//! is shown beside its numbers.
+//!
+//! The conformance suite in `tests/` is the long one. This gate needs no knowledge of the server
+//! but its address, takes well under a second where all is right, and speaks plain blocking sockets
+//! with deadlines.
+
+mod chat;
+mod echo;
+mod finding;
+mod peer;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::workload::Mode;
+use chat::Guest;
+use peer::{ask, connect};
+
+pub use finding::{CaseResult, Finding, Lack, Tier};
+
+/// Where a server is to be had, and what opens it.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// What PASS is to say before a registration, if it is to be sent.
+    pub password: Option<String>,
+}
+
+/// One thing that is tried.
+struct Case {
+    name: &'static str,
+    tier: Tier,
+    /// What a server lacks that fails it, in words.
+    what: &'static str,
+    run: fn(&Door) -> Result<()>,
+}
+
+const fn must(name: &'static str, what: &'static str, run: fn(&Door) -> Result<()>) -> Case {
+    Case { name, tier: Tier::Must, what, run }
+}
+
+const fn contract(name: &'static str, what: &'static str, run: fn(&Door) -> Result<()>) -> Case {
+    Case { name, tier: Tier::Contract, what, run }
+}
+
+/// The cases that need two clients at the same time.
+pub(crate) const NEED_TWO: [&str; 6] = [
+    "no-crossing",
+    "nothing-else",
+    "not-before-asked",
+    "chat-nick-in-use",
+    "chat-message",
+    "chat-quit",
+];
+
+/// What the gate has to say about a server that stopped like this, if anything.
+pub fn stopped(complaint: Option<String>, held: bool) -> Option<Finding> {
+    let result = CaseResult::failed(Tier::Contract, held, complaint?);
+    Some(Finding { case: "stop", tier: Tier::Contract, what: "clean stop", result })
+}
+
+/// What a server lacks of the contract, of all that was found in `mode`.
+pub fn lacks(findings: &[Finding], mode: Mode) -> Vec<Lack> {
+    let lack = |finding: &Finding| match &finding.result {
+        CaseResult::Lacks(why) => Some(Lack {
+            mode,
+            what: finding.what.to_owned(),
+            case: finding.case.to_owned(),
+            why: why.clone(),
+        }),
+        _ => None,
+    };
+    findings.iter().filter_map(lack).collect()
+}
+
+/// Runs every case of a mode against `door`, a server that is `held` to the contract or is not. If
+/// it is not, and fails what every server must do, the contract is not tried.
+pub fn verify(
+    door: &Door,
+    mode: Mode,
+    unsupported: &BTreeMap<String, String>,
+    held: bool,
+) -> Vec<Finding> {
+    let cases: &[Case] = match mode {
+        Mode::Echo => &echo::CASES,
+        Mode::Chat => &chat::CASES,
+    };
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut refused = false;
+    for case in cases {
+        if refused && case.tier == Tier::Contract && !held {
+            break;
+        }
+        let result = match unsupported.get(case.name) {
+            Some(reason) => CaseResult::Unsupported(reason.clone()),
+            None => match (case.run)(door) {
+                Ok(()) => CaseResult::Pass,
+                Err(e) => CaseResult::failed(case.tier, held, format!("{e:#}")),
+            },
+        };
+        refused |= matches!(result, CaseResult::Fail(_));
+        findings.push(Finding { case: case.name, tier: case.tier, what: case.what, result });
+    }
+    findings
+}
+
+/// One line back and forth, or one registration: the server is there and speaks this mode.
+pub fn first_contact(door: &Door, mode: Mode, patience: Duration) -> Result<()> {
+    match mode {
+        Mode::Echo => {
+            let mut peer = connect(door.addr)?;
+            peer.0.set_read_timeout(Some(patience))?;
+            ask(&mut peer, b"hello\n", b"hello\n")
+        }
+        Mode::Chat => {
+            let mut guest = Guest::register(door, "prime")?;
+            guest.say("QUIT")?;
+            guest.end()
+        }
+    }
+}

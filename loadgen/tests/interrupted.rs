@@ -1,0 +1,130 @@
+//! What is left of a run that is interrupted or killed: what it has measured, and no server.
+
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
+
+mod common;
+
+use std::process::{Child, Command, Stdio};
+
+use common::Wrong;
+use common::program::{LOADGEN, SHORT, folder, models};
+use procfs::process::Process;
+use serde_json::Value;
+
+#[test]
+fn ctrl_c_keeps_the_finished_rounds_and_leaves_no_server() {
+    let dir = folder("interrupt");
+    let (file, out) = (models(&dir), dir.join("record").display().to_string());
+    let args = ["compare", "--models-file", &file, "--models", "one,two", "--rounds", "900"];
+    let mut compare = Command::new(LOADGEN);
+    compare.args(args).args(["--workloads", "ping-pong", "--out", &out]).args(SHORT);
+    let (child, text) = common::interrupted(&mut compare, "round 4 of 900");
+    assert!(text.contains("of 900 rounds") && text.contains("| one"), "{text}");
+    let left = servers(&child).len();
+    assert_eq!(left, 0);
+}
+
+/// What a run says that gets Ctrl-C once its server has answered `lines` lines.
+fn interrupted_run(lines: u64, args: &[&str]) -> Value {
+    let (addr, count) = common::counting_echo(Wrong::Nothing);
+    let child = Command::new(LOADGEN)
+        .args(["run", "--addr", &addr.to_string(), "--json", "--warmup", "0s"])
+        .args(["--duration", "50s", "--connections", "8"])
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while count.lines() < lines {
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    serde_json::from_slice(&output.stdout).expect(&stderr)
+}
+
+#[test]
+fn ctrl_c_shows_what_a_run_has_measured_until_then() {
+    for args in [&["--workload", "ping-pong"][..], &["--workload", "open-loop", "--rate", "5000"]] {
+        let value = interrupted_run(4000, args);
+        let run = &value["run"];
+        assert_eq!(run["interrupted"], true, "{run:#}");
+        assert!(run["measured"]["messages"].as_u64().unwrap() > 3000, "{run:#}");
+        assert!(run["measured"]["window_seconds"].as_f64().unwrap() < 49.0, "{run:#}");
+        let reasons: Vec<_> = run["verdict"]["reasons"].as_array().unwrap().iter().collect();
+        let said = reasons[0].as_str().unwrap();
+        assert!(said.starts_with("interrupted after") && said.contains("of 50"), "{reasons:?}");
+        assert_eq!(run["verdict"]["status"], "SUSPECT");
+        // On a busy machine what was due may wait for a connection, and is missing then. What was
+        // not yet due is not: the schedule ends with the window.
+        let seconds = run["measured"]["window_seconds"].as_f64().unwrap();
+        let scheduled = run["measured"]["open_loop"]["scheduled"].as_f64().unwrap_or_default();
+        assert!(scheduled < 5000.0 * (seconds + 1.0), "{scheduled} in {seconds} s: {reasons:?}");
+    }
+}
+
+#[test]
+fn a_run_that_is_interrupted_before_it_measures_says_so() {
+    let addr = common::echo(Wrong::Nothing).to_string();
+    let mut run = Command::new(LOADGEN);
+    run.args(["run", "--addr", &addr, "--warmup", "50s", "--json"]);
+    common::interrupted(&mut run, "ping-pong: ");
+}
+
+/// The servers that a generator has started and not yet ended.
+fn servers(generator: &Child) -> Vec<Process> {
+    let ours = |p: &Process| p.stat().is_ok_and(|s| s.ppid == generator.id() as i32);
+    procfs::process::all_processes().unwrap().flatten().filter(ours).collect()
+}
+
+/// Kills a generator as soon as all of its `n` servers are as wanted; they must end too.
+fn killed_with_servers(args: &[&str], n: usize, wanted: impl Fn(&[Process]) -> bool) {
+    let mut child = Command::new(LOADGEN)
+        .args(args)
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It is the server once it has become the command.
+    let is_server =
+        |p: &Process| p.cmdline().is_ok_and(|words| words.iter().any(|w| w == "null-server"));
+    let servers = loop {
+        let servers = servers(&child);
+        if servers.len() == n && servers.iter().all(is_server) && wanted(&servers) {
+            break servers;
+        }
+        std::thread::yield_now();
+    };
+    let open = |p: &Process| {
+        let pid = rustix::process::Pid::from_raw(p.pid).unwrap();
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap()
+    };
+    let servers: Vec<_> = servers.iter().map(open).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for server in &servers {
+        let mut ended = [rustix::event::PollFd::new(server, rustix::event::PollFlags::IN)];
+        let deadline = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut ended, Some(&deadline)).unwrap(), 1, "it must end");
+    }
+}
+
+#[test]
+fn a_killed_generator_leaves_no_server() {
+    let command = format!("{LOADGEN} null-server --listen {{addr}}");
+    let args = ["run", "--cmd", &command, "--duration", "60s", "--warmup", "0s"];
+    killed_with_servers(&args, 1, |servers| servers[0].fd_count().is_ok_and(|n| n > 10));
+}
+
+#[test]
+fn a_killed_comparison_leaves_no_suspended_server() {
+    let dir = folder("killed");
+    let (file, out) = (models(&dir), dir.join("record").display().to_string());
+    let compare = ["compare", "--models-file", &file, "--models", "one,two", "--rounds", "900"];
+    let args = [&compare[..], &["--reference=false", "--out", &out], &SHORT].concat();
+    let suspended = |p: &Process| p.stat().is_ok_and(|s| s.state == 'T');
+    killed_with_servers(&args, 2, |servers| servers.iter().any(suspended));
+}
