@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -64,9 +64,22 @@ impl Server {
         Ok(Self { process, addr, stdout: Some(stdout) })
     }
 
-    /// Adopts a process whose address is known without its telling.
-    pub(crate) fn adopt(process: Process, addr: SocketAddr) -> Self {
-        Self { process, addr, stdout: None }
+    /// Waits until a process listens at `addr`, an address of its own, or has ended. For a server
+    /// that cannot say which port the kernel picked. A port that the suite had found free would not
+    /// do: another case that starts a process at that moment holds it open until that process runs.
+    #[track_caller]
+    pub(crate) fn unheard(process: Process, addr: &str) -> Self {
+        let addr: SocketAddrV4 = addr.parse().expect("an IPv4 address and a port");
+        let watch = Arc::clone(&process.watch);
+        let mut server = Self { process, addr: addr.into(), stdout: None };
+        watch.until("the server to listen or to end", || match usage::listener_at(*addr.ip()) {
+            Some(listener) => {
+                server.addr = listener;
+                true
+            }
+            None => server.has_ended(),
+        });
+        server
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {

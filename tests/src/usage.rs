@@ -4,7 +4,7 @@
 //! said here is the sum over that group.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
@@ -102,6 +102,23 @@ pub(crate) fn holder(group: Pid, server: SocketAddr, client: SocketAddr) -> Opti
         descriptors.any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == socket))
     };
     members(group).find(|(proc, _)| holds(proc)).and_then(|(proc, _)| pid_of(&proc))
+}
+
+/// Where a socket listens at this address, which only one server was told to listen at.
+pub(crate) fn listener_at(ip: Ipv4Addr) -> Option<SocketAddr> {
+    const LISTENS: &str = "0A";
+    let sockets = fs::read_to_string("/proc/net/tcp").ok()?;
+    // The kernel writes an address as a number of this machine's byte order.
+    let ip_in_hex = format!("{:08X}", u32::from_ne_bytes(ip.octets()));
+    sockets
+        .lines()
+        .find_map(|row| {
+            let mut fields = row.split_whitespace().skip(1);
+            let (at, port) = fields.next()?.split_once(':')?;
+            let is_here = at == ip_in_hex && fields.nth(1) == Some(LISTENS);
+            is_here.then(|| u16::from_str_radix(port, 16).ok()).flatten()
+        })
+        .map(|port| SocketAddr::from((ip, port)))
 }
 
 fn pid_of(proc: &Path) -> Option<Pid> {

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::hash::{Hash, Hasher};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::Stdio;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -112,14 +112,10 @@ impl Ctx {
     /// nothing or may not come to listen. Waits until it does or has ended.
     #[track_caller]
     pub(crate) fn echo_unheard_after(&self, prelude: &str) -> Server {
-        let addr = free_addr();
-        let line = self.command_line("echo", &["--listen", &addr.to_string()]);
+        let addr = own_addr();
+        let line = self.command_line("echo", &["--listen", &addr]);
         let process = self.program_beside(SHELL, &self.shell(prelude, line));
-        let mut server = Server::adopt(process, addr);
-        self.watch.until("the server to listen or to end", || {
-            TcpStream::connect(addr).is_ok() || server.has_ended()
-        });
-        server
+        Server::unheard(process, &addr)
     }
 
     /// The arguments with which a shell runs `prelude` and becomes the server.
@@ -302,18 +298,11 @@ impl Watch {
 
 /// An address of the loopback that is this case's own, with a port that the kernel picks. For a
 /// case that comes back to a port which was free for a while: at the usual address, another case,
-/// which runs beside it, might have been given that port.
+/// which runs beside it, might have been given that port. And for a server that cannot say where it
+/// listens: nothing else does so at this address.
 pub(crate) fn own_addr() -> String {
     let [a, b, c] = [fastrand::u8(64..128), fastrand::u8(..), fastrand::u8(1..255)];
     format!("127.{a}.{b}.{c}:0")
-}
-
-/// A free port of such an address, for a server that cannot say which it has. A connection to it
-/// comes from 127.0.0.1. So an attempt cannot meet itself, as one from the port that it goes to.
-#[track_caller]
-pub(crate) fn free_addr() -> SocketAddr {
-    let listener = TcpListener::bind(own_addr());
-    listener.and_then(|listener| listener.local_addr()).expect("a port")
 }
 
 /// Runs one case to its end and tells the harness how it went.

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::slice;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use crate::cases::{Case, cases};
 use crate::client::{Client, pump, pump_for};
 use crate::server::Server;
 use crate::surroundings::Surroundings;
-use crate::watchdog::Ctx;
+use crate::watchdog::{Ctx, own_addr};
 
 /// For every model.
 pub(super) const ALONE: &[Case] = cases![Echo:
@@ -216,12 +215,9 @@ fn a_standard_output_that_takes_nothing_does_not_hurt(ctx: &Ctx) {
     let (unread, closed) = io::pipe().expect("a pipe");
     drop(unread);
     for stdout in [Stdio::from(full), Stdio::from(closed)] {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
-        let process = ctx.spawn(Surroundings::Usual, &[&port.to_string()], stdout);
-        let mut server = Server::adopt(process, port);
-        ctx.watch.until("it to listen or to end", || {
-            TcpStream::connect(port).is_ok() || server.has_ended()
-        });
+        let addr = own_addr();
+        let process = ctx.spawn(Surroundings::Usual, &[&addr], stdout);
+        let mut server = Server::unheard(process, &addr);
         assert!(!server.has_ended(), "it ended, and said {:?}", server.last_words());
         server.serves();
         server.signal(Signal::TERM);

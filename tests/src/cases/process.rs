@@ -1,7 +1,7 @@
 //! The process: signals, flags, outputs, exit codes.
 
 use std::mem;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::slice;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::client::{Client, End, pump, pump_for};
 use crate::member::{Member, Message, gather};
 use crate::server::Server;
 use crate::surroundings::Surroundings;
-use crate::watchdog::{Ctx, free_addr, own_addr};
+use crate::watchdog::{Ctx, own_addr};
 
 pub(super) const ECHO: &[Case] = cases![Echo:
     sigterm_delivers_what_is_pending_and_exits_zero,
@@ -420,12 +420,11 @@ fn a_full_standard_error_does_not_hurt(ctx: &Ctx) {
 /// 51: A standard output that takes nothing is an operator's mistake, not a reason to fall over: it
 /// either serves or says why not.
 fn a_full_standard_output_does_not_hurt(ctx: &Ctx) {
-    let port = free_addr();
-    let args = ["--mode", "echo", "--listen", &port.to_string()];
+    let addr = own_addr();
+    let args = ["--mode", "echo", "--listen", &addr];
     let full = std::fs::File::create("/dev/full").expect("open /dev/full");
     let process = ctx.spawn(Surroundings::Usual, &args, full);
-    let mut server = Server::adopt(process, port);
-    ctx.watch.until("the server to listen or to give up", || listens(port) || server.has_ended());
+    let mut server = Server::unheard(process, &addr);
     if server.has_ended() {
         assert_eq!(server.wait().code(), Some(1), "the exit code");
     } else {
@@ -433,10 +432,6 @@ fn a_full_standard_output_does_not_hurt(ctx: &Ctx) {
         server.signal(Signal::TERM);
         assert_eq!(server.wait().code(), Some(0), "the exit code");
     }
-}
-
-fn listens(addr: SocketAddr) -> bool {
-    TcpStream::connect(addr).is_ok()
 }
 
 /// The counters are one line of JSON on standard error, after SIGUSR1 and on exit, and true.
