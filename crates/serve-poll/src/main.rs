@@ -24,16 +24,18 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{iter, thread};
 
 use launch::{Counters, Failure, IoSlices, Launch, Place, READ_SIZE};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 use protocol::{ConnId, Connections, Hub, Mode, Next, Outbox, Time};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::Errno;
+use rustix::event::{EventfdFlags, eventfd};
 
 /// Tokens that are no [`ConnId`]: their top byte is not zero.
 const LISTENER: u64 = u64::MAX;
@@ -164,19 +166,18 @@ impl Worker {
     /// are no events.
     fn wait(&mut self, events: &mut Vec<(u64, PollFlags)>) -> Result<(), Failure> {
         let next = self.conns.next_deadline().min(self.accept_at);
-        let timeout = next.timeout(self.now).and_then(|left| Timespec::try_from(left).ok());
-
+        let timeout = next.timeout(self.now).map(TimeSpec::from);
         let mut fds = Vec::with_capacity(self.watched.len() + 2);
-        fds.extend(self.watched.iter().map(|it| PollFd::new(&it.socket, it.interest)));
-        fds.push(PollFd::new(self.waker, PollFlags::IN));
+        fds.extend(self.watched.iter().map(|it| PollFd::new(it.socket.as_fd(), it.interest)));
+        fds.push(PollFd::new(self.waker.as_fd(), PollFlags::POLLIN));
         // After a shortage the listeners stay ready: were they watched, the loop would spin.
         if self.accept_at == Time::NEVER {
-            fds.extend(self.listeners.iter().map(|it| PollFd::new(it, PollFlags::IN)));
+            fds.extend(self.listeners.iter().map(|it| PollFd::new(it.as_fd(), PollFlags::POLLIN)));
         }
-        let count = match poll(&mut fds, timeout.as_ref()) {
-            Ok(count) => count,
-            Err(Errno::INTR) => 0,
-            Err(Errno::NOMEM) => {
+        let count = match ppoll(&mut fds, timeout, None) {
+            Ok(count) => count as usize,
+            Err(Errno::EINTR) => 0,
+            Err(Errno::ENOMEM) => {
                 // It has to copy the list. Nothing tells when there is memory again.
                 self.counters.shortages.add(1);
                 thread::sleep(SHORTAGE_PAUSE);
@@ -187,7 +188,8 @@ impl Worker {
 
         let ids = self.watched.iter().map(|watched| watched.id.bits());
         let tokens = ids.chain([WAKE]).chain(iter::repeat(LISTENER));
-        let ready = tokens.zip(fds.iter().map(PollFd::revents));
+        // The kernel sets no flag but those of our interest, ERR, HUP and NVAL: all are known.
+        let ready = tokens.zip(fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR)));
         events.extend(ready.filter(|(_, flags)| !flags.is_empty()).take(count));
         self.counters.wakeups.add(1);
         self.now = self.shared.launch.now();
@@ -223,7 +225,7 @@ impl Worker {
         let host = place.peer().to_string();
         let at = At(self.watched.len());
         let id = self.conns.open(at, &host, self.now, self.shared.lock_hub().as_deref_mut());
-        self.watched.push(Watched { _place: place, socket, id, interest: PollFlags::IN });
+        self.watched.push(Watched { _place: place, socket, id, interest: PollFlags::POLLIN });
     }
 
     /// The waker was used: there is mail, which the end of the turn brings, or the server stops.
@@ -242,9 +244,9 @@ impl Worker {
     fn ready(&mut self, id: ConnId, flags: PollFlags) {
         let Some(conn) = self.conns.get(id) else { return };
         // poll reports these two even if they were not asked for: the peer is gone for good.
-        let gone = flags.intersects(PollFlags::HUP | PollFlags::ERR);
-        if self.watched[conn.io.0].interest.contains(PollFlags::IN) {
-            if gone || flags.contains(PollFlags::IN) {
+        let gone = flags.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
+        if self.watched[conn.io.0].interest.contains(PollFlags::POLLIN) {
+            if gone || flags.contains(PollFlags::POLLIN) {
                 self.read(id);
             }
         } else if gone {
@@ -315,8 +317,8 @@ impl Worker {
             }
         };
 
-        interest.set(PollFlags::IN, read);
-        interest.set(PollFlags::OUT, !conn.outbox.is_empty());
+        interest.set(PollFlags::POLLIN, read);
+        interest.set(PollFlags::POLLOUT, !conn.outbox.is_empty());
     }
 
     /// What may concern any connection: deadlines that have passed, mail from the hub, and whether

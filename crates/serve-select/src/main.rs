@@ -31,10 +31,11 @@ use std::{iter, thread};
 
 use launch::{Counters, Failure, IoSlices, Launch, Place, READ_SIZE};
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::select::{FD_SETSIZE, FdSet, pselect};
 use nix::sys::time::TimeSpec;
 use protocol::{ConnId, Connections, Hub, Mode, Next, Outbox, Time};
-use rustix::event::{EventfdFlags, PollFlags, eventfd};
+use rustix::event::{EventfdFlags, eventfd};
 
 /// Tokens that are no [`ConnId`]: their top byte is not zero.
 const LISTENER: u64 = u64::MAX;
@@ -178,18 +179,18 @@ impl Worker {
         let timeout = next.timeout(self.now).map(TimeSpec::from);
         let mut fds = Vec::with_capacity(self.watched.len() + 2);
         fds.extend(self.watched.iter().map(|it| (it.socket.as_fd(), it.interest)));
-        fds.push((self.waker.as_fd(), PollFlags::IN));
+        fds.push((self.waker.as_fd(), PollFlags::POLLIN));
         // After a shortage the listeners stay ready: were they watched, the loop would spin.
         if self.accept_at == Time::NEVER {
-            fds.extend(self.listeners.iter().map(|it| (it.as_fd(), PollFlags::IN)));
+            fds.extend(self.listeners.iter().map(|it| (it.as_fd(), PollFlags::POLLIN)));
         }
         let (mut reads, mut writes, mut end) = (FdSet::new(), FdSet::new(), 0);
         for (fd, interest) in &fds {
             end = end.max(fd.as_raw_fd() + 1);
-            if interest.contains(PollFlags::IN) {
+            if interest.contains(PollFlags::POLLIN) {
                 reads.insert(*fd);
             }
-            if interest.contains(PollFlags::OUT) {
+            if interest.contains(PollFlags::POLLOUT) {
                 writes.insert(*fd);
             }
         }
@@ -209,8 +210,8 @@ impl Worker {
         let tokens = ids.chain([WAKE]).chain(iter::repeat(LISTENER));
         let ready = tokens.zip(fds.iter().map(|(fd, _)| {
             let mut flags = PollFlags::empty();
-            flags.set(PollFlags::IN, reads.contains(*fd));
-            flags.set(PollFlags::OUT, writes.contains(*fd));
+            flags.set(PollFlags::POLLIN, reads.contains(*fd));
+            flags.set(PollFlags::POLLOUT, writes.contains(*fd));
             flags
         }));
         events.extend(ready.filter(|(_, flags)| !flags.is_empty()).take(count));
@@ -252,7 +253,7 @@ impl Worker {
         }
         let at = At(self.watched.len());
         let id = self.conns.open(at, &host, self.now, self.shared.lock_hub().as_deref_mut());
-        self.watched.push(Watched { _place: place, socket, id, interest: PollFlags::IN });
+        self.watched.push(Watched { _place: place, socket, id, interest: PollFlags::POLLIN });
     }
 
     /// The waker was used: there is mail, which the end of the turn brings, or the server stops.
@@ -271,7 +272,8 @@ impl Worker {
     fn ready(&mut self, id: ConnId, flags: PollFlags) {
         let Some(conn) = self.conns.get(id) else { return };
         // The set to read has a peer that is gone, too.
-        if self.watched[conn.io.0].interest.contains(PollFlags::IN) && flags.contains(PollFlags::IN)
+        if self.watched[conn.io.0].interest.contains(PollFlags::POLLIN)
+            && flags.contains(PollFlags::POLLIN)
         {
             self.read(id);
         }
@@ -340,8 +342,8 @@ impl Worker {
             }
         };
 
-        interest.set(PollFlags::IN, read);
-        interest.set(PollFlags::OUT, !conn.outbox.is_empty());
+        interest.set(PollFlags::POLLIN, read);
+        interest.set(PollFlags::POLLOUT, !conn.outbox.is_empty());
     }
 
     /// What may concern any connection: deadlines that have passed, mail from the hub, and whether
