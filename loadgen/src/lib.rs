@@ -52,6 +52,7 @@
 //! - *lane*: one server under load with its connections, among others that rest meanwhile.
 //! - *turn*: the few milliseconds in which one lane is driven and the others rest.
 //! - *round*: every server once at one point, in turns.
+//! - *lap*: one workload after the other against a server that goes on running, in a *soak*.
 //! - *fault*: something that the server did wrong. *Interference* is what the machine did to a run.
 //! - *verdict*: whether a run can be believed: VALID, SUSPECT or INVALID, with its *reasons*.
 //! - *doubt*: a rule that finds such a reason. A row is *doubted* as often as it had a round that

@@ -18,6 +18,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("compare", &["--models", "nonsense"]),
     ("calibrate", &["--model", "nonsense"]),
     ("claims", &["nonsense"]),
+    ("soak", &["--models", "nonsense"]),
     ("find-max", &["--models", "nonsense"]),
     ("verify", &["--model", "nonsense"]),
     ("agent", &[]),

@@ -65,6 +65,8 @@ pub enum Command {
     Calibrate(Calibrate),
     /// Try what is often said about the models on this machine
     Claims(Claims),
+    /// Drive servers for a long time, with clients that misbehave, and say whether anything grows
+    Soak(Soak),
     /// Find the highest rate at which an objective such as p99<1ms holds
     FindMax(FindMax),
     /// Put one server through the short conformance gate
@@ -472,6 +474,27 @@ pub struct Claims {
     /// Measure for a shorter time
     #[arg(long)]
     pub quick: bool,
+    /// Where the record goes
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// How it is driven.
+    #[command(flatten)]
+    pub driving: Driving,
+    /// Where servers come from and what is printed.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Flags of `soak`.
+#[derive(Debug, Args)]
+pub struct Soak {
+    /// Servers of models.toml, instead of all of this workspace
+    #[arg(long, visible_alias = "model", value_name = "A,B", value_delimiter = ',')]
+    pub models: Vec<String>,
+    /// How long in all: each server has its part, and at least seven laps
+    #[arg(long = "for", value_name = "DURATION", default_value = "2h",
+          value_parser = bounds::duration(MILLISECOND, DAY))]
+    pub time: Duration,
     /// Where the record goes
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

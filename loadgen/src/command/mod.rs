@@ -26,6 +26,7 @@ mod run;
 mod schema;
 mod setup;
 mod shell;
+mod soak;
 mod together;
 mod verify;
 
@@ -46,6 +47,7 @@ pub fn execute(command: &Command) -> Result<ExitCode> {
         Command::Compare(args) => compare::compare(args),
         Command::Calibrate(args) => calibrate::calibrate(args),
         Command::Claims(args) => claims::claims(args),
+        Command::Soak(args) => soak::soak(args),
         Command::FindMax(args) => find_max::find_max(args),
         Command::Verify(args) => verify::verify(args),
         Command::Report(args) => report::report(args),

@@ -19,6 +19,7 @@ mod experiment;
 pub mod find_max;
 mod plan;
 mod probe;
+pub mod soak;
 
 pub use course::Compare;
 pub use plan::{Plan, Timing};

@@ -149,6 +149,26 @@ pub(crate) fn resident(root: i32) -> Option<u64> {
     (!tree.is_empty()).then(|| tree.iter().filter_map(rss).sum())
 }
 
+/// What a process tree holds at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+}
+
+impl Held {
+    /// By `root` and its descendants; `None` if it has ended.
+    pub fn by(root: i32) -> Option<Self> {
+        let resident_bytes = resident(root)?;
+        let Snapshot { threads, descriptors, .. } = Snapshot::take(root);
+        Some(Self { descriptors, threads, resident_bytes })
+    }
+}
+
 /// Memory in bytes that the kernel of this machine holds for its own objects, for the stacks of
 /// threads and for page tables: what connections take of it beside the memory of processes. It is
 /// known for the machine only, so it covers both ends of a connection, and whatever else grows.

@@ -29,8 +29,8 @@ pub(crate) mod verdict;
 
 pub(crate) use beside::{Beside, Spent};
 pub use bystanders::Disturbed;
-pub use cost::Cost;
 pub(crate) use cost::user_share;
+pub use cost::{Cost, Held};
 pub use gauges::{Gauges, Now};
 pub use pace::Pace;
 pub use part::{Kept, Part};

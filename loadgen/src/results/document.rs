@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
-use super::{Against, Calibration, Comparison, Found, Host, Tried};
+use super::{Against, Calibration, Comparison, Found, Host, Soaked, Tried};
 use crate::measure::Report;
 use crate::target::gate::Finding;
 use crate::workload::{self, Mode};
@@ -59,6 +59,15 @@ pub enum Body {
         interrupted: bool,
         /// One entry for each claim.
         claims: Vec<Tried>,
+    },
+    /// Of `soak`.
+    Soak {
+        /// Where it was measured.
+        host: Box<Host>,
+        /// Whether Ctrl-C ended it: then the last server was driven for a part of its time.
+        interrupted: bool,
+        /// One entry for each server and mode.
+        soaked: Vec<Soaked>,
     },
     /// Of `find-max`.
     FindMax {

@@ -21,6 +21,7 @@ mod host;
 mod machines;
 mod merge;
 mod section;
+mod soak;
 mod stats;
 
 pub use against::{Against, Change, Outcome};
@@ -35,6 +36,7 @@ pub use found::{Found, Probe};
 pub use host::{Host, workspace};
 pub use machines::{Machine, Machines};
 pub use section::{Pair, Row, Section};
+pub use soak::{FEWEST_LAPS, Growth, Lap, Soaked, Watched};
 pub use stats::{FEWEST_ROUNDS, Ratio, SignedRank, Spread, rank_sum, shown};
 
 pub(crate) use comparison::Done;
