@@ -272,9 +272,7 @@ impl Worker {
     fn ready(&mut self, id: ConnId, flags: PollFlags) {
         let Some(conn) = self.conns.get(id) else { return };
         // The set to read has a peer that is gone, too.
-        if self.watched[conn.io.0].interest.contains(PollFlags::POLLIN)
-            && flags.contains(PollFlags::POLLIN)
-        {
+        if (self.watched[conn.io.0].interest & flags).contains(PollFlags::POLLIN) {
             self.read(id);
         }
         self.write(id);

@@ -49,12 +49,31 @@ pub(super) fn soak(args: &cli::Soak) -> Result<ExitCode> {
     })
 }
 
-/// Those that were named, or all of this workspace.
+/// Those that were named, or all servers of this workspace: not the peers, which may be missing.
 fn targets(args: &cli::Soak, models: &Models) -> Result<Vec<Target>> {
     if !args.models.is_empty() {
         return args.models.iter().map(|name| models.find(name)).collect();
     }
-    let all: Vec<Target> =
-        models.entries().map(|(name, _)| models.find(name)).collect::<Result<_>>()?;
-    Ok(all.into_iter().filter(|target| target.ours).collect())
+    let packages = models.entries().filter(|(_, entry)| entry.package.is_some());
+    packages.map(|(name, _)| models.find(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn without_names_it_is_every_server_and_no_peer() {
+        let models = Models::load(None).unwrap();
+        let parsed = cli::Cli::try_parse_from(["loadgen", "soak"]).unwrap();
+        let cli::Command::Soak(args) = parsed.command else { panic!("another command") };
+        let found = targets(&args, &models).unwrap();
+        let names: Vec<&str> = found.iter().map(|target| target.name.as_str()).collect();
+        for server in ["iterative", "epoll-level", "uring", "tokio-per-core"] {
+            assert!(names.contains(&server), "{names:?}");
+        }
+        assert!(!names.contains(&"asyncio") && !names.contains(&"asio"), "{names:?}");
+    }
 }

@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::chart::{self, Scale, Unit};
 use super::scroll::scrolled;
 use super::table;
-use crate::base::text::{bytes, number, thousands, time};
+use crate::base::text::{bytes, thousands, time};
 use crate::results::{Growth, Host, Lap, Soaked, Watched};
 
 const HEADER: [&str; 9] =
@@ -54,7 +54,7 @@ fn change(growth: &Growth) -> String {
 
 fn value(what: Watched, of: f64) -> String {
     match what {
-        Watched::Descriptors | Watched::Threads => number(of),
+        Watched::Descriptors | Watched::Threads => thousands(of.round() as u64),
         Watched::Memory => bytes(of),
         Watched::Latency => time(of),
     }
