@@ -129,11 +129,12 @@ impl SoakCourse<'_> {
         let began = Instant::now();
         let idle = held(server)?;
         // Fewer laps could show nothing: so many there are, even if they take longer.
-        while (Instant::now() < part.deadline || soaked.laps.len() < FEWEST_LAPS)
-            && soaked.problems.len() < MOST_PROBLEMS
-        {
+        while Instant::now() < part.deadline || soaked.laps.len() < FEWEST_LAPS {
             let (mut messages, mut p50) = (0, None);
             for workload in &part.workloads {
+                if soaked.problems.len() >= MOST_PROBLEMS {
+                    return Ok(());
+                }
                 self.progress.expect_all(part.deadline.saturating_duration_since(Instant::now()));
                 let lap = soaked.laps.len() + 1;
                 let report = self.run(part.target, workload, lap, soaked)?;
