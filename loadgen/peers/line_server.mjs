@@ -181,7 +181,7 @@ function duration(text) {
   return [...parts].reduce((sum, [, number, unit]) => sum + number * units[unit], 0);
 }
 
-// Nobody may be listening any more, which is no reason not to serve.
+// The reader of the descriptor may have left, which is no reason not to serve.
 export function say(descriptor, line) {
   try {
     writeSync(descriptor, `${line}\n`);

@@ -82,7 +82,7 @@ class Server:
 
     @property
     def sweep_every(self):
-        """Seconds between two sweeps: nobody stays for more than a tenth too long."""
+        """Seconds between two sweeps: no client stays for more than a tenth too long."""
         return self.flags.idle_timeout / 10
 
     def report(self):
@@ -273,7 +273,7 @@ def keep_standard_descriptors():
 
 
 def say(descriptor, line):
-    """Nobody may be listening any more, which is no reason not to serve."""
+    """The reader of the descriptor may have left, which is no reason not to serve."""
     try:
         os.write(descriptor, f"{line}\n".encode())
     except OSError:

@@ -1,4 +1,4 @@
-//! Who watches for whom (IRCv3 "monitor"). A nickname is watched for, whoever holds it.
+//! Who watches for whom (IRCv3 "monitor"). A nickname is watched for, and not the member who holds it.
 
 use std::collections::{BTreeSet, HashMap};
 

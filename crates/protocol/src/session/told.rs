@@ -175,8 +175,8 @@ mod tests {
         talking.echo(Input::Received(&[]), Time::ZERO, &mut outbox);
         assert_eq!(talking.next(Time::ZERO, &outbox), Next::Close("Server shutting down"));
         let lost = Session::new(&settings, Time::ZERO).of("lost");
-        let nobody = Session::new(&settings, Time::ZERO);
-        for session in [closed, idle, stopped, talking, lost, nobody] {
+        let unregistered = Session::new(&settings, Time::ZERO);
+        for session in [closed, idle, stopped, talking, lost, unregistered] {
             drop(session);
         }
         let mut conns = Connections::new(&settings, 0);
