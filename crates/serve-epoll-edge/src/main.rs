@@ -5,10 +5,10 @@
 //! when the server stops and when another worker has mail for one of its members.
 //!
 //! Edge-triggered means that `epoll_wait` reports what has changed, and once. So a connection keeps
-//! its ready bits until a call would block, or reads less than the buffer holds. A connection that
-//! may have more to read is put into `readable`: while that is not empty, the wait does not sleep.
-//! Each is registered once, for everything, and never switched off: no `epoll_ctl` after that. (The
-//! listeners and the eventfd stay level-triggered.)
+//! in mind that it is readable or writable until a call would block, or reads less than the buffer
+//! holds. A connection that may have more to read is put into `readable`: while that is not empty,
+//! the wait does not sleep. All is registered once, for everything, and never switched off: no
+//! `epoll_ctl` after that. The eventfd is not even read: each write to it is a change.
 //!
 //! In chat each connection is a member. The hub (`protocol::Hub`) hears the lines of all members
 //! and decides what each of them is told: that is the member's mail. All workers share one hub.
@@ -93,10 +93,9 @@ struct Worker {
     shared: &'static Shared,
     counters: &'static Counters,
     epoll: OwnedFd,
-    waker: &'static OwnedFd,
     /// Empty once the server stops.
     listeners: Vec<TcpListener>,
-    /// When to accept again after a shortage.
+    /// When to accept again, for what has been announced and was not accepted.
     accept_at: Time,
     conns: Connections<Io>,
     /// What may be readable, and is not announced again: read before the next events are looked at.
@@ -112,8 +111,12 @@ struct Io {
     /// that sees the connection close can connect again at once.
     _place: Place,
     socket: TcpStream,
-    /// Ready bits that epoll has reported and no system call has disproved.
-    ready: EventFlags,
+    /// What epoll has reported and no system call has disproved.
+    readable: bool,
+    writable: bool,
+    /// Something comes after what a read returns, even if the read is short: the end of the stream,
+    /// or an urgent byte, before which a read stops.
+    behind: bool,
     reading: bool,
 }
 
@@ -126,16 +129,16 @@ impl Worker {
         let launch = shared.launch;
         let waker = &shared.wakers[index];
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, waker, EventData::new_u64(WAKE), EventFlags::IN)?;
+        let interest = EventFlags::IN | EventFlags::ET;
+        epoll::add(&epoll, waker, EventData::new_u64(WAKE), interest)?;
         for listener in &listeners {
             listener.set_nonblocking(true)?;
-            epoll::add(&epoll, listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+            epoll::add(&epoll, listener, EventData::new_u64(LISTENER), interest)?;
         }
         Ok(Worker {
             shared,
             counters: launch.counters(index),
             epoll,
-            waker,
             listeners,
             accept_at: Time::NEVER,
             conns: Connections::new(&launch.settings, index),
@@ -154,6 +157,7 @@ impl Worker {
             }
             for event in events.drain(..) {
                 match event.data.u64() {
+                    LISTENER if self.accept_at < Time::NEVER => {} // `turn` goes on with it.
                     LISTENER => self.accept(),
                     WAKE => self.woken(),
                     token => self.ready(ConnId::from_bits(token), event.flags),
@@ -203,27 +207,25 @@ impl Worker {
                 Err(error) if launch::is_shortage(&error) => {
                     self.counters.shortages.add(1);
                     self.accept_at = self.now + SHORTAGE_PAUSE;
-                    // The listeners stay ready: the loop would spin if they were still watched.
-                    self.watch_listeners(EventFlags::empty());
                     return;
                 }
                 Err(_) => self.counters.accept_errors.add(1),
             }
         }
-    }
-
-    fn watch_listeners(&self, interest: EventFlags) {
-        for listener in &self.listeners {
-            // Cannot fail: the descriptor is registered, and a change needs no memory.
-            let _ = epoll::modify(&self.epoll, listener, EventData::new_u64(LISTENER), interest);
-        }
+        self.accept_at = self.now; // There may be more, which will not be announced again.
     }
 
     fn admit(&mut self, socket: TcpStream, peer: IpAddr) {
         let Some(place) = self.shared.launch.admit(&socket, peer, self.counters) else { return };
         let host = place.peer().to_string();
-        // A new socket has room: the first write need not wait for an event.
-        let io = Io { _place: place, socket, ready: EventFlags::OUT, reading: true };
+        let io = Io {
+            _place: place,
+            socket,
+            readable: false,
+            writable: true, // A new socket has room: the first write need not wait for an event.
+            behind: false,
+            reading: true,
+        };
         let id = self.conns.open(io, &host, self.now, self.shared.lock_hub().as_deref_mut());
         let Some(conn) = self.conns.get(id) else { return };
         let data = EventData::new_u64(id.bits());
@@ -235,11 +237,9 @@ impl Worker {
 
     /// The waker was used: there is mail, which the end of the turn brings, or the server stops.
     fn woken(&mut self) {
-        let _ = rustix::io::read(self.waker, &mut [0; 8]);
         if self.shared.launch.stop.requested() {
-            // A listener that a manager handed over is open in another process too. To close it
-            // here would not take it out of the epoll set, so it is switched off first.
-            self.watch_listeners(EventFlags::empty());
+            // A listener that a manager handed over is open in another process too, and stays in
+            // the epoll set then. Each newcomer of the other process is one event here, no more.
             self.listeners.clear();
             // `has_unread` is a system call, and none is made under the hub's lock: `stop` calls it
             // in echo only, where there is no hub.
@@ -252,13 +252,15 @@ impl Worker {
     /// turn, the id finds none, even if its slot has another tenant already.
     fn ready(&mut self, id: ConnId, flags: EventFlags) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.io.ready.insert(flags);
+        conn.io.readable |= flags.contains(EventFlags::IN);
+        conn.io.writable |= flags.contains(EventFlags::OUT);
+        conn.io.behind |= flags.intersects(EventFlags::RDHUP | EventFlags::PRI);
         // epoll reports these two even if they were not asked for: the connection is dead. If it
         // may be read, `read` fetches what is left, then the end or the error.
         let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
         if conn.io.reading {
             // One read in a turn: what is in `readable` already is read in the next one.
-            if conn.io.ready.contains(EventFlags::IN) && !self.readable.contains(&id) {
+            if conn.io.readable && !self.readable.contains(&id) {
                 self.read(id);
             }
         } else if gone {
@@ -270,13 +272,11 @@ impl Worker {
 
     fn read(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        match (&conn.io.socket).read(&mut self.buffer) {
+        match conn.io.socket.read(&mut self.buffer) {
             // No bytes (`len` is 0): the peer has ended its stream, and `received` notes it.
             Ok(len) => {
-                // A short read means that the socket is empty, with two exceptions: the end of the
-                // stream may follow (RDHUP), and a read stops before an urgent byte (PRI).
-                let behind = conn.io.ready.intersects(EventFlags::RDHUP | EventFlags::PRI);
-                conn.io.ready.set(EventFlags::IN, behind || len == self.buffer.len());
+                // A short read means that the socket is empty, unless more is behind it.
+                conn.io.readable = conn.io.behind || len == self.buffer.len();
                 self.counters.bytes_in.add(len as u64);
                 let mut hub = self.shared.lock_hub();
                 let bytes = &self.buffer[..len];
@@ -287,7 +287,7 @@ impl Worker {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.counters.would_blocks.add(1);
-                conn.io.ready.remove(EventFlags::IN | EventFlags::PRI);
+                (conn.io.readable, conn.io.behind) = (false, false);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {} // A signal came first.
             Err(_) => {
@@ -299,7 +299,7 @@ impl Worker {
 
     fn write(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        while conn.io.ready.contains(EventFlags::OUT) && !conn.outbox.is_empty() {
+        while conn.io.writable && !conn.outbox.is_empty() {
             match send(&conn.io.socket, &conn.outbox) {
                 Ok(len) => {
                     self.counters.bytes_out.add(len as u64);
@@ -307,7 +307,7 @@ impl Worker {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.counters.would_blocks.add(1);
-                    conn.io.ready.remove(EventFlags::OUT);
+                    conn.io.writable = false;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {} // A signal came first.
                 Err(_) => {
@@ -334,7 +334,7 @@ impl Worker {
             }
         };
 
-        if conn.io.reading && conn.io.ready.contains(EventFlags::IN) {
+        if conn.io.reading && conn.io.readable {
             self.readable.insert(id);
         }
     }
@@ -353,7 +353,7 @@ impl Worker {
 
         if self.accept_at <= self.now {
             self.accept_at = Time::NEVER;
-            self.watch_listeners(EventFlags::IN);
+            self.accept();
         }
     }
 

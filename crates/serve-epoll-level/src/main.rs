@@ -122,10 +122,11 @@ impl Worker {
         let launch = shared.launch;
         let waker = &shared.wakers[index];
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, waker, EventData::new_u64(WAKE), EventFlags::IN)?;
+        let interest = EventFlags::IN;
+        epoll::add(&epoll, waker, EventData::new_u64(WAKE), interest)?;
         for listener in &listeners {
             listener.set_nonblocking(true)?;
-            epoll::add(&epoll, listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+            epoll::add(&epoll, listener, EventData::new_u64(LISTENER), interest)?;
         }
         Ok(Worker {
             shared,
@@ -257,7 +258,7 @@ impl Worker {
 
     fn read(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        match (&conn.io.socket).read(&mut self.buffer) {
+        match conn.io.socket.read(&mut self.buffer) {
             // No bytes (`len` is 0): the peer has ended its stream, and `received` notes it.
             Ok(len) => {
                 self.counters.bytes_in.add(len as u64);

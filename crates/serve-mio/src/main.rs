@@ -4,10 +4,11 @@
 //! **What wakes it:** a socket that is ready, the next deadline, or its `mio::Waker`, which is used
 //! when the server stops and when another worker has mail for one of its members.
 //!
-//! mio is edge-triggered on every system: it names a socket when something has changed, and not
-//! again. So each is registered once, for everything, and two bits remember what it is ready for
-//! until a call would block; on some systems only that says that all has been read. What has spent
-//! its budget before is in a list, and while that is not empty the loop does not sleep.
+//! mio is edge-triggered on every system: it names a socket when something has changed, and once.
+//! So a connection keeps in mind that it is readable or writable until a call would block. That is
+//! mio's rule for all systems. On Linux, as here, a read of less than the buffer holds says it too.
+//! A connection that may have more to read is put into `readable`: while that is not empty, the
+//! wait does not sleep. All is registered once, for everything, and never switched off.
 //!
 //! In chat each connection is a member. The hub (`protocol::Hub`) hears the lines of all members
 //! and decides what each of them is told: that is the member's mail. All workers share one hub.
@@ -42,8 +43,6 @@ const _: () = assert!(usize::BITS == 64, "a ConnId fits a token");
 
 /// Events fetched in one turn.
 const EVENTS: usize = 256;
-/// Reads of one connection in one turn: one for what has come, and one that would block.
-const READS: usize = 2;
 /// Connections accepted in one turn, so that many new ones do not starve those that are open.
 const ACCEPTS: usize = 64;
 /// How long to leave the listeners alone when there are no descriptors left.
@@ -115,6 +114,9 @@ struct Io {
     /// What mio has reported and no system call has disproved.
     readable: bool,
     writable: bool,
+    /// Something comes after what a read returns, even if the read is short: the end of the stream,
+    /// or an urgent byte, before which a read stops.
+    behind: bool,
     reading: bool,
 }
 
@@ -125,18 +127,18 @@ impl Worker {
         (listeners, poll): (Vec<std::net::TcpListener>, Poll),
     ) -> io::Result<Worker> {
         let launch = shared.launch;
-        let mut registered = Vec::new();
-        for listener in listeners {
+        for listener in &listeners {
             listener.set_nonblocking(true)?;
-            let mut listener = TcpListener::from_std(listener);
-            poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-            registered.push(listener);
+        }
+        let mut listeners: Vec<_> = listeners.into_iter().map(TcpListener::from_std).collect();
+        for listener in &mut listeners {
+            poll.registry().register(listener, LISTENER, Interest::READABLE)?;
         }
         Ok(Worker {
             shared,
             counters: launch.counters(index),
             poll,
-            listeners: registered,
+            listeners,
             accept_at: Time::NEVER,
             conns: Connections::new(&launch.settings, index),
             readable: BTreeSet::new(),
@@ -214,10 +216,18 @@ impl Worker {
     fn admit(&mut self, socket: TcpStream, peer: IpAddr) {
         let Some(place) = self.shared.launch.admit(&socket, peer, self.counters) else { return };
         let host = place.peer().to_string();
-        let io = Io { _place: place, socket, readable: false, writable: true, reading: true };
+        let io = Io {
+            _place: place,
+            socket,
+            readable: false,
+            writable: true, // A new socket has room: the first write need not wait for an event.
+            behind: false,
+            reading: true,
+        };
         let id = self.conns.open(io, &host, self.now, self.shared.lock_hub().as_deref_mut());
         let Some(conn) = self.conns.get_mut(id) else { return };
-        let (token, all) = (Token(id.bits() as usize), Interest::READABLE | Interest::WRITABLE);
+        let token = Token(id.bits() as usize);
+        let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         if self.poll.registry().register(&mut conn.io.socket, token, all).is_err() {
             self.close(id, "Out of memory");
         }
@@ -226,6 +236,8 @@ impl Worker {
     /// The waker was used: there is mail, which the end of the turn brings, or the server stops.
     fn woken(&mut self) {
         if self.shared.launch.stop.requested() {
+            // A listener that a manager handed over is open in another process too, and stays in
+            // the epoll set then. Each newcomer of the other process is one event here, no more.
             self.listeners.clear();
             // `has_unread` is a system call, and none is made under the hub's lock: `stop` calls it
             // in echo only, where there is no hub.
@@ -238,16 +250,16 @@ impl Worker {
     /// turn, the id finds none, even if its slot has another tenant already.
     fn ready(&mut self, id: ConnId, event: Option<&Event>) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.io.readable |= event.is_none_or(Event::is_readable);
+        conn.io.readable |= event.is_some_and(Event::is_readable);
         conn.io.writable |= event.is_some_and(Event::is_writable);
-        // mio reports this even if it was not asked for: the peer is gone for good.
+        conn.io.behind |= event.is_some_and(|event| event.is_read_closed() || event.is_priority());
+        // mio reports this even if it was not asked for: the connection is dead. If it may be read,
+        // `read` fetches what is left, then the end or the error.
         let gone = event.is_some_and(Event::is_error);
         if conn.io.reading {
-            // As mio demands, until it would block, or until the budget of a turn is spent.
-            for _ in 0..READS {
-                if self.conns.get(id).is_some_and(|conn| conn.io.readable) {
-                    self.read(id);
-                }
+            // One read in a turn: what is in `readable` already is read in the next one.
+            if conn.io.readable && !self.readable.contains(&id) {
+                self.read(id);
             }
         } else if gone {
             self.close(id, "Connection reset");
@@ -259,7 +271,10 @@ impl Worker {
     fn read(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         match conn.io.socket.read(&mut self.buffer) {
+            // No bytes (`len` is 0): the peer has ended its stream, and `received` notes it.
             Ok(len) => {
+                // A short read means that the socket is empty, unless more is behind it.
+                conn.io.readable = conn.io.behind || len == self.buffer.len();
                 self.counters.bytes_in.add(len as u64);
                 let mut hub = self.shared.lock_hub();
                 let bytes = &self.buffer[..len];
@@ -270,7 +285,7 @@ impl Worker {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.counters.would_blocks.add(1);
-                conn.io.readable = false;
+                (conn.io.readable, conn.io.behind) = (false, false);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {} // A signal came first.
             Err(_) => {
@@ -302,7 +317,7 @@ impl Worker {
         }
     }
 
-    /// Adds the connection to the set if it is to be read and may have more.
+    /// Adds the connection to `readable` if it is to be read and may have more.
     fn settle(&mut self, id: ConnId) {
         let Some((next, conn)) = self.conns.settle(id, self.now) else { return };
         conn.io.reading = match next {

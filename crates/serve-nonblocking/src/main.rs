@@ -242,7 +242,7 @@ impl Worker {
     /// Returns whether there was something to read.
     fn read(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(id) else { return false };
-        match (&conn.io.socket).read(&mut self.buffer) {
+        match conn.io.socket.read(&mut self.buffer) {
             Ok(len) => {
                 self.counters.bytes_in.add(len as u64);
                 let mut hub = self.shared.lock_hub();

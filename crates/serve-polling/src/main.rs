@@ -258,7 +258,7 @@ impl Worker {
 
     fn read(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        match (&conn.io.socket).read(&mut self.buffer) {
+        match conn.io.socket.read(&mut self.buffer) {
             Ok(len) => {
                 self.counters.bytes_in.add(len as u64);
                 let mut hub = self.shared.lock_hub();

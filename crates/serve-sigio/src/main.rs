@@ -294,7 +294,7 @@ impl Worker {
 
     fn read(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        match (&conn.io.socket).read(&mut self.buffer) {
+        match conn.io.socket.read(&mut self.buffer) {
             Ok(len) => {
                 // A short read has emptied the socket, if there was one thing to read.
                 let behind = conn.io.ready.contains(PollFlags::PRI);
