@@ -76,7 +76,7 @@ fn soaked(manner: &str, time: &str) -> (Value, Option<i32>, String) {
 
 fn grew(soaked: &Value) -> Vec<&str> {
     let growth = soaked["growth"].as_array().unwrap().iter();
-    growth.filter(|one| one["grew"] == true).map(|one| one["what"].as_str().unwrap()).collect()
+    growth.filter(|one| one["course"] == "grew").map(|one| one["what"].as_str().unwrap()).collect()
 }
 
 /// The latency is left out: a machine may become slower meanwhile.

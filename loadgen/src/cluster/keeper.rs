@@ -15,7 +15,6 @@ use crate::measure::meeting::{SETTLE, instant};
 use crate::measure::{Beside, Settings};
 use crate::target::cpus::{Pinning, pin, plan_alone};
 use crate::target::{Models, Server, Start, Target};
-use crate::workload::Mode;
 
 /// How often the conductor hears that this agent is there.
 const BEAT: Duration = Duration::from_secs(1);
@@ -231,14 +230,6 @@ fn model(stand: &Stand, name: &str, serve: &Serve) -> Result<Target> {
 
 fn start<'a>(serve: &Serve, host: IpAddr, cpus: &'a [usize]) -> Start<'a> {
     let workload = &serve.workload;
-    Start {
-        host,
-        mode: workload.mode,
-        connections: workload.admitted(),
-        workers: serve.workers,
-        no_flood_control: workload.mode == Mode::Chat,
-        wait: workload.wait,
-        work: workload.work,
-        cpus: Some(cpus).filter(|cpus| !cpus.is_empty()),
-    }
+    let start = Start::new(workload.mode, workload.admitted(), serve.workers, cpus);
+    Start { host, ..start.busy_as(workload) }
 }

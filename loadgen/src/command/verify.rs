@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use anyhow::Result;
 
@@ -15,7 +14,7 @@ use crate::base::output;
 use crate::results::{Body, Document};
 use crate::show;
 use crate::target::gate::{self, CaseResult, Door, stopped};
-use crate::target::{LOOPBACK, Server, Start, cpus};
+use crate::target::{Server, Start, cpus};
 use crate::workload::Mode;
 
 /// `loadgen verify`.
@@ -35,16 +34,7 @@ pub(super) fn verify(args: &Verify) -> Result<ExitCode> {
     let held = args.contract || target.contract;
     let (mut findings, mut name) = (Vec::new(), target.name.clone());
     for mode in modes {
-        let start = Start {
-            host: LOOPBACK,
-            mode,
-            connections: 64,
-            workers: args.common.workers,
-            no_flood_control: mode == Mode::Chat,
-            wait: Duration::ZERO,
-            work: Duration::ZERO,
-            cpus: Some(&pinning.server[..]).filter(|cpus| !cpus.is_empty()),
-        };
+        let start = Start::new(mode, 64, args.common.workers, &pinning.server);
         let server = Server::start(&target, &start)?;
         name = target.name_at(server.addr);
         let door = Door { addr: server.addr, password: password.clone() };

@@ -12,7 +12,7 @@ use super::plan::Plan;
 use crate::base::exit::Interrupted;
 use crate::measure::Settings;
 use crate::target::gate::{CaseResult, Door, Lack, lacks, stopped, verify};
-use crate::target::{AGAIN, How, LOOPBACK, Server, Start, Target};
+use crate::target::{AGAIN, How, Server, Start, Target};
 use crate::workload::{Mode, Workload};
 
 /// Connections that the gate may hold at once, with room to spare.
@@ -153,16 +153,7 @@ pub(super) struct Passed {
 
 /// Fails with all that the server did wrong of what is required of it.
 pub(super) fn gate_one(target: &Target, mode: Mode, settings: &Settings) -> Result<Passed> {
-    let start = Start {
-        host: LOOPBACK,
-        mode,
-        connections: GATE_CONNECTIONS,
-        workers: settings.workers,
-        no_flood_control: mode == Mode::Chat,
-        wait: Duration::ZERO,
-        work: Duration::ZERO,
-        cpus: Some(&settings.server_cpus[..]).filter(|cpus| !cpus.is_empty()),
-    };
+    let start = Start::new(mode, GATE_CONNECTIONS, settings.workers, &settings.server_cpus);
     let began = Instant::now();
     let server = Server::start(target, &start)?;
     let started = began.elapsed();

@@ -11,7 +11,7 @@ use crate::base::exit::Interrupted;
 use crate::measure::{self, Held, Progress, Report, Settings, Status};
 use crate::record::Record;
 use crate::results::{FEWEST_LAPS, Lap, Soaked};
-use crate::target::{How, LOOPBACK, Server, Start, Target};
+use crate::target::{How, Server, Start, Target};
 use crate::workload::{Changes, Mode, Workload};
 
 /// The workloads of a lap in echo: the first one gives the lap's latency. The others bring what
@@ -104,16 +104,8 @@ impl SoakCourse<'_> {
     ) -> Result<()> {
         let workloads = workloads(target, mode, share);
         let connections = workloads.iter().map(Workload::admitted).max().unwrap_or(1);
-        let start = Start {
-            host: LOOPBACK,
-            mode,
-            connections,
-            workers: self.settings.workers,
-            no_flood_control: mode == Mode::Chat,
-            wait: Duration::ZERO,
-            work: Duration::ZERO,
-            cpus: Some(&self.settings.server_cpus[..]).filter(|cpus| !cpus.is_empty()),
-        };
+        let start =
+            Start::new(mode, connections, self.settings.workers, &self.settings.server_cpus);
         let mut server = Server::start(target, &start)?;
         let how = How::Running(vec![server.addr], server.pid());
         let running = Target { how, ..target.clone() };

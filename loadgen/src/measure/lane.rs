@@ -17,7 +17,7 @@ use crate::base::limits::descriptor_limit;
 use crate::drive::{
     Disturbers, Fault, FaultyOpening, Phase, PhaseResult, Plan, Seen, Shared, Team,
 };
-use crate::target::{How, LOOPBACK, Profile, Profiler, Server, Start, Target, gate};
+use crate::target::{How, Profile, Profiler, Server, Start, Target, gate};
 use crate::workload::{Mode, Workload};
 
 /// How long a server that has closed connections may take to turn out to be dying.
@@ -63,16 +63,9 @@ impl<'a> Lane<'a> {
         if let Some(why) = target.refuses(workload) {
             bail!(why);
         }
-        let start = Start {
-            host: LOOPBACK,
-            mode: workload.mode,
-            connections: workload.admitted(),
-            workers: settings.workers,
-            no_flood_control: workload.mode == Mode::Chat,
-            wait: workload.wait,
-            work: workload.work,
-            cpus: Some(&settings.server_cpus[..]).filter(|cpus| !cpus.is_empty()),
-        };
+        let (mode, connections) = (workload.mode, workload.admitted());
+        let start = Start::new(mode, connections, settings.workers, &settings.server_cpus);
+        let start = start.busy_as(workload);
         let mut lane = Self {
             server: Server::start(target, &start)?,
             team: None,

@@ -36,7 +36,7 @@ pub use found::{Found, Probe};
 pub use host::{Host, workspace};
 pub use machines::{Machine, Machines};
 pub use section::{Pair, Row, Section};
-pub use soak::{FEWEST_LAPS, Growth, Lap, Soaked, Watched};
+pub use soak::{Course, FEWEST_LAPS, Growth, Lap, Soaked, Watched};
 pub use stats::{FEWEST_ROUNDS, Ratio, SignedRank, Spread, rank_sum, shown};
 
 pub(crate) use comparison::Done;

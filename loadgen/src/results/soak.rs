@@ -51,11 +51,25 @@ pub struct Growth {
     pub what: Watched,
     /// In the first third of the laps.
     pub early: Spread,
+    /// In the middle third.
+    pub middle: Spread,
     /// In the last third.
     pub late: Spread,
-    /// Whether it grew: whether all of the last third is above all of the first, by more than is
-    /// spared.
-    pub grew: bool,
+    /// Whether it grew, and whether it still did at the end.
+    pub course: Course,
+}
+
+/// Whether something grew from lap to lap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Course {
+    /// The laps of the last third are not all above those of the first, or by less than is spared.
+    Flat,
+    /// They are, but the median of the last third is not above that of the middle third. Said of
+    /// memory only: an allocator keeps what was freed, up to what was once in use.
+    Levelled,
+    /// They are, and so is the median.
+    Grew,
 }
 
 /// A server in one mode.
@@ -99,14 +113,19 @@ impl Watched {
         }
     }
 
-    /// How much above the highest early value every late one may be without growth.
-    fn spared(self, highest: f64) -> f64 {
+    /// How much above an earlier value a later one may be without growth.
+    fn spared(self, earlier: f64) -> f64 {
         match self {
             Self::Descriptors | Self::Threads => 0.0,
-            Self::Memory => SPARE.max(highest * 0.02),
+            Self::Memory => SPARE.max(earlier * 0.02),
             // What a machine of many guests does to a median by itself.
-            Self::Latency => highest * 0.25,
+            Self::Latency => earlier * 0.25,
         }
+    }
+
+    /// Whether a later value is more than an earlier one by more than is spared.
+    fn above(self, later: f64, earlier: f64) -> bool {
+        later > earlier + self.spared(earlier)
     }
 }
 
@@ -117,7 +136,7 @@ impl Soaked {
         Self { server, mode, laps, growth, problems }
     }
 
-    /// Compares the last third of the laps with the first.
+    /// Compares the last third of the laps with the others.
     pub fn judge(&mut self) {
         if self.laps.len() < FEWEST_LAPS {
             return;
@@ -127,17 +146,29 @@ impl Soaked {
         for what in Watched::ALL {
             let of =
                 |laps: &[Lap]| Spread::of(&laps.iter().map(|lap| what.of(lap)).collect::<Vec<_>>());
-            let (early, late) = (of(&laps[..third]), of(&laps[laps.len() - third..]));
-            if let (Some(early), Some(late)) = (early, late) {
-                let grew = late.low > early.high + what.spared(early.high);
-                self.growth.push(Growth { what, early, late, grew });
+            let (first, rest) = laps.split_at(third);
+            let (middle, last) = rest.split_at(rest.len() - third);
+            if let (Some(early), Some(middle), Some(late)) = (of(first), of(middle), of(last)) {
+                let grows = what.above(late.median, middle.median);
+                let course = match what {
+                    _ if !what.above(late.low, early.high) => Course::Flat,
+                    Watched::Memory if !grows => Course::Levelled,
+                    _ => Course::Grew,
+                };
+                self.growth.push(Growth { what, early, middle, late, course });
             }
         }
     }
 
+    /// What took this course, in words.
+    pub fn that(&self, course: Course) -> Vec<&'static str> {
+        let such = self.growth.iter().filter(|growth| growth.course == course);
+        such.map(|growth| growth.what.word()).collect()
+    }
+
     /// Whether nothing grew and nothing went wrong, as far as can be told.
     pub fn is_sound(&self) -> bool {
-        self.problems.is_empty() && !self.growth.iter().any(|growth| growth.grew)
+        self.problems.is_empty() && self.that(Course::Grew).is_empty()
     }
 }
 
@@ -160,31 +191,35 @@ mod tests {
         soaked
     }
 
-    fn grown(soaked: &Soaked) -> Vec<Watched> {
-        soaked.growth.iter().filter(|growth| growth.grew).map(|growth| growth.what).collect()
-    }
-
     /// A leak of 40 KiB a lap is seen in thirty laps, and so is one more descriptor.
     #[test]
     fn what_grows_is_told_from_what_goes_up_and_down() {
         let up_and_down = soaked(|n| (4 << 20) + n % 5 * 400_000, 30);
-        assert_eq!((grown(&up_and_down), up_and_down.growth.len()), (vec![], 4));
+        assert_eq!(up_and_down.that(Course::Flat).len(), 4);
         assert!(up_and_down.is_sound());
         let mut leaks = soaked(|n| (4 << 20) + n * 40_960, 30);
-        assert_eq!(grown(&leaks), [Watched::Memory]);
+        assert_eq!(leaks.that(Course::Grew), ["memory"]);
         assert!(!leaks.is_sound());
         leaks.growth.clear();
         for lap in &mut leaks.laps[15..] {
             lap.descriptors += 1;
         }
         leaks.judge();
-        assert_eq!(grown(&leaks), [Watched::Descriptors, Watched::Memory]);
+        assert_eq!(leaks.that(Course::Grew), ["descriptors", "memory"]);
+    }
+
+    /// What an allocator keeps of many threads comes up to a level, and then stays there.
+    #[test]
+    fn what_comes_up_to_a_level_has_not_grown() {
+        let filled = soaked(|n| n.min(15) << 20, 40);
+        assert_eq!(filled.that(Course::Levelled), ["memory"]);
+        assert!(filled.is_sound());
     }
 
     #[test]
     fn the_first_lap_and_too_few_laps_show_nothing() {
         let once = soaked(|n| if n == 0 { 1 << 20 } else { 64 << 20 }, 7);
-        assert_eq!(grown(&once), []);
+        assert_eq!(once.that(Course::Flat).len(), 4);
         assert!(soaked(|n| n << 30, 6).growth.is_empty());
     }
 }

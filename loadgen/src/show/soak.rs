@@ -9,7 +9,7 @@ use super::chart::{self, Scale, Unit};
 use super::scroll::scrolled;
 use super::table;
 use crate::base::text::{bytes, thousands, time};
-use crate::results::{Growth, Host, Lap, Soaked, Watched};
+use crate::results::{Course, Growth, Host, Lap, Soaked, Watched};
 
 const HEADER: [&str; 9] =
     ["server", "mode", "laps", "messages", "descriptors", "threads", "memory", "p50", "verdict"];
@@ -61,11 +61,11 @@ fn value(what: Watched, of: f64) -> String {
 }
 
 fn verdict(one: &Soaked) -> String {
-    let grew = one.growth.iter().filter(|growth| growth.grew).map(|growth| growth.what.word());
-    let grew: Vec<_> = grew.collect();
+    let (grew, levelled) = (one.that(Course::Grew), one.that(Course::Levelled));
     match () {
         () if !one.problems.is_empty() => "FAILED".into(),
         () if !grew.is_empty() => format!("GREW: {}", grew.join(", ")),
+        () if !levelled.is_empty() => format!("levelled off: {}", levelled.join(", ")),
         () if one.growth.is_empty() => "too few laps to tell".into(),
         () => "flat".into(),
     }

@@ -36,7 +36,7 @@ pub use models::{Entry, Models};
 pub use others::{Other, Others};
 pub use profiler::Profile;
 pub(crate) use profiler::Profiler;
-pub use server::{LOOPBACK, Server, Start};
+pub use server::{Server, Start};
 
 /// The name of the null reference in tables and records.
 pub const NULL: &str = "null (bare epoll)";

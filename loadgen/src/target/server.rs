@@ -19,7 +19,7 @@ use super::process::Process;
 use super::{How, Target, split, words};
 use crate::base::limits::Shortage;
 use crate::base::signals::OWN;
-use crate::workload::Mode;
+use crate::workload::{Mode, Workload};
 
 /// How long a server may take until it listens.
 pub(super) const START: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ const TAKEN: &str = "Address already in use";
 const ATTEMPTS: u32 = 4;
 
 /// Where a server listens that only this machine is to reach.
-pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// How a server is to be started.
 #[derive(Clone, Debug)]
@@ -45,14 +45,27 @@ pub struct Start<'a> {
     pub connections: u32,
     /// Its core budget.
     pub workers: u32,
-    /// Whether chat's flood control is off, as fan-out at full speed needs it.
-    pub no_flood_control: bool,
     /// How long it is to hold back every reply.
     pub wait: Duration,
     /// How long it is to compute for every line.
     pub work: Duration,
     /// Processors to run on; `None` leaves it to the kernel.
     pub cpus: Option<&'a [usize]>,
+}
+
+impl<'a> Start<'a> {
+    /// On the loopback, with replies as soon as they can be. No `cpus` leave the processors to the
+    /// kernel.
+    pub fn new(mode: Mode, connections: u32, workers: u32, cpus: &'a [usize]) -> Self {
+        let cpus = Some(cpus).filter(|cpus| !cpus.is_empty());
+        let (wait, work) = (Duration::ZERO, Duration::ZERO);
+        Self { host: LOOPBACK, mode, connections, workers, wait, work, cpus }
+    }
+
+    /// The same with the times that a workload wants the server to take for a line.
+    pub fn busy_as(self, workload: &Workload) -> Self {
+        Self { wait: workload.wait, work: workload.work, ..self }
+    }
 }
 
 /// A server that listens. Dropping it ends its whole process group.
@@ -263,7 +276,8 @@ fn common_flags(args: &[String], start: &Start<'_>) -> Vec<String> {
         ("--max-connections-per-ip", &connections),
     ];
     flags.extend(pairs.iter().flat_map(|(flag, value)| [(*flag).into(), (*value).into()]));
-    if start.no_flood_control {
+    // The load of a chat is a flood: it is to find out what the server can bear.
+    if start.mode == Mode::Chat {
         flags.push("--no-flood-control".into());
     }
     for (flag, duration) in [("--wait", start.wait), ("--work", start.work)] {
