@@ -9,6 +9,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use similar::{ChangeTag, TextDiff};
+
 /// Files, or directories ending in `/`, where unsafe code may stand: the model cannot be spoken
 /// without it.
 const UNSAFE_ALLOWED: &[&str] = &[
@@ -32,6 +34,17 @@ const SERVER_LINES: usize = 300;
 /// The same for a model that needs more, if its README says why with these words.
 const LONG_SERVER_LINES: usize = 360;
 const EXPLAINED: &str = "more than 300 lines of code";
+
+/// Siblings, and in how many lines of code at most their `main.rs` may differ: what differs is the
+/// model, and a change to one of them is made to the other, too.
+const SIBLINGS: &[(&str, &str, usize)] = &[
+    ("serve-epoll-level", "serve-epoll-edge", 70),
+    ("serve-epoll-edge", "serve-mio", 90),
+    ("serve-select", "serve-poll", 60),
+    ("serve-mio", "serve-polling", 160),
+    ("serve-tokio", "serve-smol", 135),
+    ("serve-tokio", "serve-async-std", 150),
+];
 
 /// The most lines of code of a model bare, which is shown on a screen; comments and blank lines do
 /// not count.
@@ -95,6 +108,21 @@ fn a_long_server_is_noticed() {
     assert!(too_long("serve-x", &lines(SERVER_LINES + 1), "").is_some());
     assert!(too_long("serve-x", &lines(LONG_SERVER_LINES), &reason).is_none());
     assert!(too_long("serve-x", &lines(LONG_SERVER_LINES + 1), &reason).is_some());
+}
+
+#[test]
+fn siblings_differ_in_their_models_only() {
+    assert_tidy(SIBLINGS.iter().filter_map(|&(one, other, most)| {
+        let texts = [one, other].map(|name| read(&format!("crates/{name}/src/main.rs")));
+        too_unlike(one, other, [&texts[0], &texts[1]], most)
+    }));
+}
+
+#[test]
+fn a_sibling_that_has_become_unlike_is_noticed() {
+    let [one, other] = ["a();\n\nb(); // note\nc();\n", "// note\na();\nd();\nc();\n"];
+    assert!(too_unlike("serve-x", "serve-y", [one, other], 2).is_none());
+    assert!(too_unlike("serve-x", "serve-y", [one, other], 1).is_some());
 }
 
 #[test]
@@ -534,6 +562,25 @@ fn too_long(server: &str, main: &str, readme: &str) -> Option<String> {
             "crates/{server}/src/main.rs has {count} lines of code, more than {most}: what never \
              waits goes to `protocol` or `launch`; if the model needs more, its README says why \
              ({EXPLAINED:?})"
+        )
+    })
+}
+
+fn too_unlike(one: &str, other: &str, texts: [&str; 2], most: usize) -> Option<String> {
+    let [old, new] = texts.map(|text| {
+        let code = code(text);
+        code.lines()
+            .map(str::trim_end)
+            .filter(|line| !line.is_empty())
+            .collect::<Vec<_>>()
+            .join("\n")
+    });
+    let diff = TextDiff::from_lines(&old, &new);
+    let count = diff.iter_all_changes().filter(|it| it.tag() != ChangeTag::Equal).count();
+    (count > most).then(|| {
+        format!(
+            "{one} and {other} differ in {count} lines of code, more than {most}: write what is no \
+             part of the model alike, with the same names in the same order"
         )
     })
 }
