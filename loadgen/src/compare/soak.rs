@@ -131,6 +131,10 @@ impl SoakCourse<'_> {
                 let lap = soaked.laps.len() + 1;
                 let report = self.run(part.target, workload, lap, soaked)?;
                 server.check_alive(Duration::ZERO)?;
+                if workload.mode == Mode::Chat {
+                    // The next clients use the same nicknames.
+                    self.settled(server, idle)?;
+                }
                 let Some(measured) = report.and_then(|report| report.measured) else { continue };
                 messages += measured.messages;
                 p50 = p50.or_else(|| measured.main_latency().map(|latency| latency.p50));
