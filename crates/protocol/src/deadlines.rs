@@ -114,6 +114,21 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_that_has_come_up_is_stale_no_longer() {
+        let mut slots = Slots::new(0);
+        let id = slots.insert(()).0;
+        let mut deadlines = Deadlines::default();
+        for _ in 0..3 {
+            deadlines.set(id, Time::from_millis(2));
+            deadlines.set(id, Time::from_millis(1));
+            assert_eq!(deadlines.stale, 1);
+            assert_eq!(deadlines.expired(Time::from_millis(2)), Some(id));
+            assert_eq!(deadlines.expired(Time::from_millis(2)), None);
+            assert_eq!((deadlines.stale, deadlines.due.len()), (0, 0));
+        }
+    }
+
+    #[test]
     fn an_entry_that_stands_there_twice_counts_as_stale_once() {
         let mut slots = Slots::new(0);
         let ids: Vec<_> = (0..70).map(|_| slots.insert(()).0).collect();

@@ -191,6 +191,24 @@ mod tests {
     }
 
     #[test]
+    fn each_tenant_of_a_slot_has_another_id() {
+        let mut slots = Slots::new(0);
+        let mut ids = Vec::new();
+        for _ in 0..100 {
+            let id = slots.insert(()).0;
+            assert_eq!(id.slot(), 0);
+            assert!(!ids.contains(&id), "{id:?}");
+            ids.push(id);
+            slots.remove(id);
+        }
+    }
+
+    #[test]
+    fn an_id_is_shown_as_worker_slot_and_generation() {
+        assert_eq!(format!("{:?}", ConnId::new(3, 7, 12)), "3:12.7");
+    }
+
+    #[test]
     fn another_workers_id_is_not_found() {
         let mut ours = Slots::new(0);
         let id = ours.insert(()).0;

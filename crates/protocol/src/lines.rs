@@ -290,6 +290,39 @@ mod tests {
         assert_eq!(lines.skipping(), None);
     }
 
+    #[test]
+    fn what_is_held_and_not_given_is_counted() {
+        let mut lines = Lines::default();
+        lines.hold(b"a\nb\nc");
+        for (left, line) in [(3, "a\n"), (1, "b\n")] {
+            assert_eq!(lines.next(&mut &b""[..], LIMIT), Some(Line::Whole(line.as_bytes())));
+            assert_eq!(lines.len(), left);
+        }
+        lines.hold(b"\n");
+        assert_eq!(lines.next(&mut &b""[..], LIMIT), Some(Line::Whole(b"c\n")));
+        assert!(lines.is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_skipped_line_is_found_in_what_is_held() {
+        let mut lines = Lines::default();
+        let mut found = Vec::new();
+        drain(&mut lines, &[b'x'; 9], &mut found);
+        lines.hold(b"xxx\nok\n");
+        drain(&mut lines, b"", &mut found);
+        assert_eq!(found, [Found::TooLong, Found::Whole(b"ok\n".to_vec())]);
+    }
+
+    #[test]
+    fn a_read_of_as_many_bytes_as_a_line_may_have_is_relayed() {
+        for (input, relayed) in [(&b"abcdefg\n"[..], true), (b"abcdefgh\n", false)] {
+            let mut given: Vec<u8> = Vec::new();
+            let mut lines = Lines::default();
+            assert_eq!(lines.relay(input, LIMIT, |bytes| given.extend(bytes)), relayed);
+            assert_eq!(given.is_empty(), !relayed);
+        }
+    }
+
     /// Streams of few letters, so that line ends and lines at the limit are common, and the
     /// places to cut them at.
     fn streams() -> impl Strategy<Value = (Vec<u8>, Vec<usize>)> {

@@ -264,6 +264,85 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_of_few_messages_keeps_its_room_and_one_of_many_does_not() {
+        for (count, kept) in [(2, true), (12, false), (100, false)] {
+            let mut outbox = Outbox::default();
+            for _ in 0..count {
+                let shared = outbox.share(message(b"x"), &Limits::default(), Time::ZERO);
+                assert_eq!(shared, Ok(()));
+            }
+            outbox.advance(count);
+            let bytes = outbox.rest.capacity() * size_of::<Chunk>();
+            assert_eq!((1..=KEPT_WHEN_EMPTY).contains(&bytes), kept, "{count}: {bytes}");
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_holds_bytes_does_not_grow() {
+        let mut outbox = Outbox::default();
+        outbox.copy(b"1");
+        let room = outbox.first.capacity();
+        outbox.copy(&vec![b'2'; room]);
+        assert_eq!((outbox.first.len(), outbox.first.capacity()), (1, room));
+
+        let mut outbox = Outbox::default();
+        outbox.first.reserve_exact(8);
+        outbox.copy(b"12345678");
+        let filled = outbox.first.capacity() - 8;
+        outbox.copy(&vec![b'x'; filled]);
+        outbox.copy(b"9");
+        let own = |outbox: &Outbox| match outbox.rest.back() {
+            Some(Chunk::Own(bytes)) => (bytes.len(), bytes.capacity()),
+            _ => panic!("a buffer of its own"),
+        };
+        let (_, room) = own(&outbox);
+        outbox.copy(&vec![b'x'; room]);
+        assert_eq!(outbox.rest.len(), 2, "it is full, so the rest is in another");
+        assert_eq!(outbox.len(), 9 + filled + room);
+    }
+
+    #[test]
+    fn at_the_soft_limit_no_time_runs() {
+        let limits =
+            Limits { sendq: 4000, sendq_grace: Duration::from_millis(10), ..Limits::default() };
+        let mut outbox = Outbox::default();
+        let start = Time::from_millis(100);
+        assert_eq!(outbox.share(message(&[b'x'; 1500]), &limits, start), Ok(()));
+        outbox.advance(500);
+        assert_eq!(outbox.len(), limits.high_water());
+        assert_eq!(outbox.deadline(&limits), Time::NEVER);
+    }
+
+    #[test]
+    fn what_is_taken_is_all_that_was_left() {
+        let mut outbox = Outbox::default();
+        outbox.copy(b"copied\n");
+        let shared = outbox.share(message(b"shared\n"), &Limits::default(), Time::ZERO);
+        assert_eq!(shared, Ok(()));
+        outbox.advance(2);
+        let batch = outbox.take();
+        assert_eq!((content(&batch), batch.len()), (b"pied\nshared\n".to_vec(), 12));
+        assert_eq!(content(&outbox), b"");
+
+        let shared = outbox.share(message(b"shared\n"), &Limits::default(), Time::ZERO);
+        assert_eq!(shared, Ok(()));
+        outbox.advance(2);
+        assert_eq!(content(&outbox.take()), b"ared\n");
+    }
+
+    #[test]
+    fn a_taking_does_not_give_the_grace_time_again() {
+        let limits =
+            Limits { sendq: 4000, sendq_grace: Duration::from_millis(10), ..Limits::default() };
+        let mut outbox = Outbox::default();
+        let big = message(&[b'x'; 1500]);
+        assert_eq!(outbox.share(big, &limits, Time::from_millis(100)), Ok(()));
+        assert_eq!(outbox.take().len(), 1500);
+        assert_eq!(outbox.share(message(b"x"), &limits, Time::from_millis(105)), Ok(()));
+        assert_eq!(outbox.deadline(&limits), Time::from_millis(110));
+    }
+
+    #[test]
     fn what_was_taken_counts_until_the_next_taking() {
         let limits = Limits { sendq: 10, ..Limits::default() };
         let mut outbox = Outbox::default();

@@ -76,4 +76,13 @@ mod tests {
         assert_eq!(Time::ZERO.after(start), Duration::ZERO);
         assert_eq!(start - Time::ZERO, Duration::from_millis(5));
     }
+
+    #[test]
+    fn nothing_waits_for_what_has_passed_and_all_wait_for_what_never_comes() {
+        let (now, later) = (Time::from_millis(5), Time::from_millis(7));
+        assert_eq!(later.timeout(now), Some(Duration::from_millis(2)));
+        assert_eq!(now.timeout(later), Some(Duration::ZERO));
+        assert_eq!(Time::NEVER.timeout(now), None);
+        assert_eq!(later.as_nanos(), 7_000_000);
+    }
 }

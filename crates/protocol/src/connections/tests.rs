@@ -644,6 +644,44 @@ fn a_member_that_stays_over_the_soft_limit_is_cut_after_the_grace_time() {
     assert_eq!(it.done.slow_cut, 1);
 }
 
+#[test]
+fn all_connections_have_their_ids_listed_and_the_touched_are_looked_at() {
+    let settings = settings(Mode::Echo, |_| ());
+    let mut it = Loop::new(&settings, 0);
+    let ids: Vec<_> = (0..3).map(|_| it.open(None)).collect();
+    assert!(it.conns.close(ids[1], "", None).is_some());
+    assert_eq!(it.conns.ids().collect::<Vec<_>>(), [ids[0], ids[2]]);
+    assert!(!it.conns.is_stopping());
+
+    it.conns.get_mut(ids[2]).expect("it is open").io.unread = true;
+    assert!(!it.conns.any_touched(|_| true), "none is touched");
+    it.conns.touch(ids[0]);
+    assert!(it.conns.any_touched(|conn| !conn.io.unread));
+    assert!(!it.conns.any_touched(|conn| conn.io.unread));
+    it.conns.touch(ids[2]);
+    assert!(it.conns.any_touched(|conn| conn.io.unread));
+}
+
+#[test]
+fn what_deadlines_bring_is_counted() {
+    let settings = settings(Mode::Echo, |settings| {
+        settings.wait = Duration::from_millis(WAIT);
+        settings.limits.idle_timeout = Duration::from_millis(IDLE);
+    });
+    let mut it = Loop::new(&settings, 0);
+    for _ in 0..3 {
+        let id = it.open(None);
+        it.receive(id, b"one\ntwo\n", None);
+    }
+    assert_eq!(it.done, Done::default(), "they wait");
+    it.now = Time::from_millis(WAIT);
+    it.turns(None);
+    assert_eq!(it.done, Done { lines: 6, ..Done::default() });
+    it.now = Time::from_millis(WAIT + IDLE);
+    it.turns(None);
+    assert_eq!(it.done, Done { lines: 6, timed_out: 3, ..Done::default() });
+}
+
 /// What every idle connection costs, whatever the model. A server of 100,000 of them pays for each
 /// byte here with 100 kB.
 #[test]

@@ -207,6 +207,23 @@ mod tests {
     }
 
     #[test]
+    fn speakers_wait_for_a_sender_in_the_midst_of_its_batch() {
+        let (mut both, mut batch) = (Duplex::new(&settings(), NOW), Outbox::default());
+        assert_eq!(both.post(text(500), NOW), posted(false, false, false));
+        assert_eq!(both.sender_step(NOW, &mut batch, false), Step::Send);
+        batch.advance(100);
+        assert_eq!(both.sender_step(NOW, &mut batch, false), Step::Send);
+        assert_eq!(both.post(text(1500), NOW), posted(false, false, true));
+    }
+
+    #[test]
+    fn a_sender_is_behind_from_the_high_water_mark_on() {
+        let mut both = Duplex::new(&settings(), NOW);
+        assert_eq!(both.post(text(1000), NOW), posted(false, false, false));
+        assert_eq!(both.post(text(1), NOW), posted(false, false, true));
+    }
+
+    #[test]
     fn both_hear_of_deadlines_and_of_the_end() {
         let (mut both, mut batch) = (Duplex::new(&settings(), NOW), Outbox::default());
         let late = NOW + Duration::from_secs(3600);

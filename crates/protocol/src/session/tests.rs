@@ -440,6 +440,101 @@ fn a_ration_without_end_does_not_overflow() {
 }
 
 #[test]
+fn echo_counts_lines_and_not_bytes() {
+    let mut session = Session::new(&settings(Mode::Echo, |_| ()), Time::ZERO);
+    let mut outbox = Outbox::default();
+    assert_eq!(session.echo(Input::Received(b"one\ntwo\nthr"), Time::ZERO, &mut outbox), 2);
+    assert_eq!(session.echo(Input::Received(b"ee\n"), Time::ZERO, &mut outbox), 1);
+}
+
+#[test]
+fn a_stop_lingers_with_a_peer_in_the_midst_of_a_line() {
+    let settings = settings(Mode::Echo, |_| ());
+    let (mut session, mut outbox) = (Session::new(&settings, Time::ZERO), Outbox::default());
+    assert_eq!(session.echo(Input::Received(b"unfinished"), Time::ZERO, &mut outbox), 0);
+    session.stop(false, &outbox);
+    assert_eq!(session.next(Time::ZERO, &outbox), Next::Shut);
+}
+
+#[test]
+fn a_member_is_heard_while_no_more_than_the_high_water_mark_waits() {
+    let settings = settings(Mode::Chat, |settings| settings.limits.sendq = 1600);
+    let mut session = Session::new(&settings, Time::ZERO);
+    let (mut outbox, mut listener) = (Outbox::default(), Listener::default());
+    let answer = Parcel::Text(Arc::from(&[b'x'; 400][..]));
+    assert_eq!(session.post(answer, Time::ZERO, &mut outbox), Ok(()));
+    assert_eq!(outbox.len(), settings.limits.high_water());
+    let input = Input::Received(b"LIST\n");
+    assert_eq!(session.chat(input, Time::ZERO, &outbox, ID, &mut listener), 1);
+}
+
+#[test]
+fn tags_have_a_limit_of_their_own() {
+    let line = |len: usize| {
+        let mut line = b"@a=".to_vec();
+        line.resize(len - 1, b'x');
+        line.push(b'\n');
+        line
+    };
+    let most = Limits::CHAT_TAGS + Limits::CHAT_LINE;
+    let mut session = Session::new(&settings(Mode::Chat, |_| ()), Time::ZERO);
+    assert_eq!(hear(&mut session, &line(most), 0)[0].len(), most - 1);
+    assert_eq!(hear(&mut session, &line(most + 1), 0), ["<too long>"]);
+}
+
+#[test]
+fn room_does_not_let_go_of_what_the_ration_holds() {
+    let settings = settings(Mode::Chat, |settings| {
+        settings.limits.flood_burst = 1;
+        settings.limits.flood_interval = Duration::from_millis(100);
+    });
+    let (mut session, mut outbox) = (Session::new(&settings, Time::ZERO), Outbox::default());
+    assert_eq!(hear(&mut session, b"1\n2\n", 0), ["1"]);
+    assert_eq!(session.post(Parcel::Resume, Time::ZERO, &mut outbox), Ok(()));
+    assert_eq!(session.deadline(&outbox), Time::from_millis(100));
+}
+
+#[test]
+fn no_deadline_counts_for_a_member_that_is_cut() {
+    let settings = settings(Mode::Chat, |settings| settings.limits.flood_burst = 1);
+    let (mut session, mut outbox) = (Session::new(&settings, Time::ZERO), Outbox::default());
+    assert_eq!(hear(&mut session, b"1\n2\n", 0), ["1"], "the second waits for the ration");
+    assert_ne!(session.deadline(&outbox), Time::NEVER);
+    assert_eq!(session.post(Parcel::Overrun, Time::ZERO, &mut outbox), Err(Full));
+    assert_eq!(session.deadline(&outbox), Time::NEVER);
+}
+
+#[test]
+fn a_flood_that_has_ended_is_forgotten() {
+    let settings = settings(Mode::Chat, |settings| {
+        settings.limits.flood_burst = 4;
+        settings.limits.flood_interval = Duration::from_millis(100);
+        settings.limits.flood_grace = Duration::from_millis(250);
+    });
+    let mut session = Session::new(&settings, Time::ZERO);
+    assert_eq!(hear(&mut session, b"1\n2\n3\n4\n5\n", 0), ["1", "2", "3", "4"]);
+    assert_eq!(hear(&mut session, b"", 100), ["5"]);
+    // With this one, half of the burst is there.
+    assert_eq!(hear(&mut session, b"6\n", 400), ["6"]);
+    assert_eq!(hear(&mut session, b"7\n", 401), ["7"], "it is not cut for what was before");
+}
+
+#[test]
+fn a_flood_is_not_cut_before_the_grace_time_is_over() {
+    let settings = settings(Mode::Chat, |settings| {
+        settings.limits.flood_burst = 1;
+        settings.limits.flood_interval = Duration::from_millis(100);
+        settings.limits.flood_grace = Duration::from_millis(200);
+    });
+    let mut session = Session::new(&settings, Time::ZERO);
+    assert_eq!(hear(&mut session, b"1\n2\n3\n4\n5\n", 0), ["1"]);
+    for (at, heard) in [(100, "2"), (200, "3")] {
+        assert_eq!(hear(&mut session, b"", at), [heard]);
+    }
+    assert_eq!(hear(&mut session, b"", 300), ["4", "<Excess Flood>"]);
+}
+
+#[test]
 fn what_follows_an_oper_waits_as_long_as_any_answer_to_it() {
     for oper in ["OPER a b", "oper a b", "@label=1 OPER a b", ":x OPER", "O\0PER a b"] {
         let settings = settings(Mode::Chat, |_| {});

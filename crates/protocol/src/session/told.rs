@@ -68,8 +68,8 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use crate::{
-        Connections, Due, Gone, Input, Limits, Mode, Next, Outbox, Parcel, Session, Settings, Time,
-        Watch,
+        Connections, Due, Duplex, Gone, Input, Limits, Mode, Next, Outbox, Parcel, Session,
+        Settings, Time, Watch,
     };
 
     /// What has been told, summed up.
@@ -126,6 +126,17 @@ mod tests {
         assert_eq!(*sums.0.lock().unwrap(), (6_000, 1, 6));
         drop(other);
         assert_eq!(*sums.0.lock().unwrap(), (0, 0, 7));
+    }
+
+    #[test]
+    fn of_a_queue_that_is_always_empty_nothing_is_told() {
+        let sums = Arc::new(Sums::default());
+        let watch: Arc<dyn Watch> = Arc::clone(&sums) as Arc<dyn Watch>;
+        let settings = Arc::new(Settings { watch: Some(watch), ..Settings::default() });
+        let mut session = Session::new(&settings, Time::ZERO);
+        let _ = session.next(Time::ZERO, &Outbox::default());
+        drop(session);
+        assert_eq!(*sums.0.lock().unwrap(), (0, 0, 0));
     }
 
     /// The ends that have been told.
@@ -191,6 +202,18 @@ mod tests {
             "refused: Out of memory",
         ];
         assert_eq!(*ends.0.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn the_end_of_a_client_that_several_threads_serve_is_told() {
+        let (ends, settings) = watched(Mode::Echo);
+        drop(Duplex::new(&settings, Time::ZERO).of("shared"));
+        assert_eq!(*ends.0.lock().unwrap(), ["shared: Connection reset"]);
+    }
+
+    #[test]
+    fn who_does_not_follow_ends_is_not_told_of_them() {
+        assert!(!Sums::default().follows_ends());
     }
 
     #[test]
