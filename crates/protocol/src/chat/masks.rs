@@ -137,6 +137,15 @@ mod tests {
     }
 
     #[test]
+    fn a_mask_may_name_the_longest_member() {
+        let [nick, user] = [crate::Limits::NICK, names::USER].map(|len| "x".repeat(len));
+        let mask = |host: usize| format!("{nick}!{user}@{}", "h".repeat(host));
+        let longest = mask(names::HOST);
+        assert_eq!(complete(longest.as_bytes()).as_deref(), Some(longest.as_bytes()));
+        assert_eq!(complete(mask(names::HOST + 1).as_bytes()), None);
+    }
+
+    #[test]
     fn a_list_has_a_bound_and_no_mask_twice() {
         let entry = |mask: &str| Entry { mask: mask.as_bytes().into(), by: Box::default(), at: 0 };
         let mut list = MaskList::default();

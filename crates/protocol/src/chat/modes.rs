@@ -173,6 +173,13 @@ mod tests {
     }
 
     #[test]
+    fn a_piece_may_be_as_long_as_there_is_room() {
+        let changes = [change(true, b'o', "ann"), change(false, b'v', "bob")];
+        assert_eq!(in_pieces(&changes, 12), [b"+o-v ann bob"]);
+        assert_eq!(in_pieces(&changes, 11), [b"+o ann", b"-v bob"]);
+    }
+
+    #[test]
     fn only_members_see_the_key() {
         let mut modes = Modes::new();
         assert_eq!(modes.show(true), b"+n");

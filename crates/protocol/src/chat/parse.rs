@@ -215,6 +215,18 @@ mod tests {
     }
 
     #[test]
+    fn what_only_speaks_is_told_from_what_asks() {
+        for line in ["PRIVMSG a :x", "notice a :x", "@+a=b TAGMSG a", ":me PING x", "PO\0NG x"] {
+            assert!(only_speaks(line.as_bytes()), "{line:?}");
+        }
+        for line in ["LIST", "WHO a", "PRIVMSGS a :x", "JOIN #PING", "", ":PING", "@PING"] {
+            assert!(!only_speaks(line.as_bytes()), "{line:?}");
+            assert!(!crate::Hub::only_speaks(line.as_bytes()), "{line:?}");
+        }
+        assert!(crate::Hub::only_speaks(b"PRIVMSG a :x"));
+    }
+
+    #[test]
     fn a_name_has_one_spelling() {
         assert_eq!(Name::new(b"PrivMsg").unwrap().as_bytes(), b"PRIVMSG");
         assert!(Name::new(&[b'a'; MAX_COMMAND + 1]).is_none());

@@ -381,6 +381,20 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_a_list_is_filled_to_its_end() {
+        let first = "a".repeat(250);
+        for (second, lines) in [(249, 1), (250, 2)] {
+            let second = "b".repeat(second);
+            let mut reply = reply(usize::MAX);
+            let items = [[first.as_bytes()], [second.as_bytes()]];
+            reply.list(&me(), RPL_ISON, &[b":"], items.into_iter());
+            let text = text(&reply);
+            assert_eq!(text.lines().count(), lines);
+            assert_eq!(text.lines().map(str::len).max(), Some(if lines == 1 { 510 } else { 260 }));
+        }
+    }
+
+    #[test]
     fn a_label_is_on_the_line_or_on_a_batch() {
         for (said, expected) in [
             (&[][..], "@label=x :s ACK\r\n"),

@@ -469,6 +469,21 @@ fn a_member_is_heard_while_no_more_than_the_high_water_mark_waits() {
 }
 
 #[test]
+fn the_hub_hears_how_much_waits_for_the_member() {
+    let settings = settings(Mode::Chat, |settings| settings.limits.sendq = 4000);
+    let (mut session, mut outbox) = (Session::new(&settings, Time::ZERO), Outbox::default());
+    let mut hub = Hub::new(Arc::clone(&settings), 1);
+    hub.open(ID, "host", Time::ZERO);
+    let input = Input::Received(b"PING x\nPING y\n");
+    assert_eq!(session.chat(input, Time::ZERO, &outbox, ID, &mut hub), 2);
+    hub.take(0, &mut Vec::new());
+    let answer = Parcel::Text(Arc::from(&[b'x'; 1000][..]));
+    assert_eq!(session.post(answer, Time::ZERO, &mut outbox), Ok(()));
+    assert_eq!(outbox.len(), settings.limits.high_water());
+    assert_eq!(session.chat(input, Time::ZERO, &outbox, ID, &mut hub), 1, "with the answer to it");
+}
+
+#[test]
 fn tags_have_a_limit_of_their_own() {
     let line = |len: usize| {
         let mut line = b"@a=".to_vec();

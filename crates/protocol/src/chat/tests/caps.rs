@@ -283,6 +283,26 @@ fn capabilities_are_all_or_none() {
 }
 
 #[test]
+fn a_capability_that_is_asked_for_twice_is_there() {
+    let mut world = world("server-time");
+    world.say("a", "CAP REQ :server-time");
+    world.mail();
+    world.play(&format!(
+        "c> PRIVMSG a :x
+        a< {TIME} :c!c@h PRIVMSG a :x"
+    ));
+}
+
+#[test]
+fn a_list_of_capabilities_does_not_hold_registration() {
+    let mut world = World::new(settings());
+    for line in ["CAP LIST", "NICK x", "USER x 0 * :R"] {
+        world.say("?x", line);
+    }
+    assert!(world.mail()["?x"].iter().any(|line| line == "*welcome"));
+}
+
+#[test]
 fn a_new_tenant_has_no_capabilities_of_the_former_one() {
     let mut world = world("server-time");
     let id = world.ids["b"];

@@ -16,6 +16,7 @@ mod offers;
 mod oper;
 mod operators;
 mod people;
+mod post;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

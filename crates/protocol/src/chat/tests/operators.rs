@@ -441,3 +441,42 @@ fn no_parameter_forges_a_line() {
         }
     }
 }
+
+#[test]
+fn a_line_changes_six_ranks_at_most() {
+    let mut world = World::new(settings());
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    for name in names {
+        world.say(name, "JOIN #c");
+    }
+    world.mail();
+    world.say("a", "MODE #c +vvvvvvv b c d e f g h");
+    let mail = world.mail();
+    for name in names {
+        assert_eq!(mail[name].last().unwrap(), ":a!a@h MODE #c +vvvvvv b c d e f g");
+    }
+}
+
+#[test]
+fn an_operator_that_takes_a_rank_from_another_goes_on() {
+    play(
+        "a> JOIN #c
+        a< :a!a@h JOIN #c
+        a< :s 353 ...
+        a< :s 366 ...
+        b> JOIN #c
+        b< :b!b@h JOIN #c
+        b< :s 353 ...
+        b< :s 366 ...
+        a< :b!b@h JOIN #c
+        a> MODE #c +ov b a
+        a< :a!a@h MODE #c +ov b a
+        b< :a!a@h MODE #c +ov b a
+        a> MODE #c -o+v b b
+        a< :a!a@h MODE #c -o+v b b
+        b< :a!a@h MODE #c -o+v b b
+        a> MODE #c -v+m a
+        a< :a!a@h MODE #c -v+m a
+        b< :a!a@h MODE #c -v+m a",
+    );
+}
