@@ -125,3 +125,126 @@ fn name_fault(conn: &mut Conn, payload: &Payload, text: &[u8], faults: &mut Faul
     // Whatever it was, it came in the place of the line that was due.
     conn.next = next.wrapping_add(1);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::offline::OfflineEcho;
+    use super::Fault;
+
+    /// Connection 1; texts of 20 bytes, so lines of 21.
+    const ID: u32 = 1;
+    const LINE: usize = 21;
+
+    /// What is wrong with an answer.
+    type Faults = Vec<(Fault, u64)>;
+
+    fn echo() -> OfflineEcho {
+        OfflineEcho::new(7, &[(LINE - 1, 1)]).unwrap()
+    }
+
+    /// How many lines are answered, and what is wrong, when `sent` bytes were sent and `came` comes
+    /// back in pieces of so many bytes.
+    fn seen(echo: &mut OfflineEcho, sent: usize, came: &[u8], piece: usize) -> (u32, Faults) {
+        echo.begin(ID, sent).unwrap();
+        let answered = came.chunks(piece).map(|piece| echo.check(piece)).sum();
+        (answered, echo.settle().counts().collect())
+    }
+
+    /// These lines of the connection, one after the other.
+    fn lines(echo: &OfflineEcho, seqs: &[u32]) -> Vec<u8> {
+        seqs.iter().flat_map(|&seq| echo.line(ID, seq)).collect()
+    }
+
+    /// Asserts what is wrong, whatever the pieces.
+    fn assert_seen(echo: &mut OfflineEcho, sent: usize, came: &[u8], expected: &[(Fault, u64)]) {
+        for piece in [1, 2, LINE - 1, LINE, LINE + 1, 50, 4096] {
+            let (_, faults) = seen(echo, sent, came, piece);
+            assert_eq!(faults, expected, "in pieces of {piece}: {}", came.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn right_answers_are_counted_in_whatever_pieces_they_come() {
+        let mut echo = echo();
+        let came = lines(&echo, &[0, 1, 2, 3]);
+        for piece in 1..=came.len() {
+            assert_eq!(seen(&mut echo, came.len(), &came, piece), (4, vec![]), "{piece}");
+        }
+    }
+
+    #[test]
+    fn each_fault_has_its_name() {
+        let mut echo = echo();
+        let sent = 4 * LINE;
+        for (seqs, fault) in [
+            (&[0, 2, 3][..], Fault::Lost),
+            (&[0, 0, 1, 2, 3], Fault::Repeated),
+            (&[0, 1, 1, 2, 3], Fault::Repeated),
+            (&[0, 2, 1, 3], Fault::Reordered),
+            (&[0, 9, 1, 2, 3], Fault::Early),
+        ] {
+            let came = lines(&echo, seqs);
+            assert_seen(&mut echo, sent, &came, &[(fault, 1)]);
+        }
+        let came = lines(&echo, &[3]);
+        assert_seen(&mut echo, sent, &came, &[(Fault::Lost, 3)]);
+        let came = lines(&echo, &[0, 1, 2, 3, 4]);
+        assert_eq!(seen(&mut echo, sent, &came, LINE), (4, vec![(Fault::Early, 1)]));
+        let whole = lines(&echo, &[1]);
+        let crossed = echo.line(ID + 1, 1);
+        let mut altered = whole.clone();
+        altered[LINE - 2] ^= 1;
+        let mut unended = whole.clone();
+        unended[LINE - 1] = b'x';
+        unended.push(b'\n');
+        for (second, fault) in [
+            (&b"\n"[..], Fault::Truncated),
+            (&[&whole[..LINE - 2], b"\n"].concat(), Fault::Truncated),
+            (&altered, Fault::Altered),
+            (&unended, Fault::Altered),
+            (b"ERROR\n", Fault::Altered),
+            (&crossed, Fault::Crossed),
+            (b"ERR too long\n", Fault::Refused),
+        ] {
+            let came = [&lines(&echo, &[0]), second, &lines(&echo, &[2, 3])].concat();
+            assert_seen(&mut echo, sent, &came, &[(fault, 1)]);
+        }
+    }
+
+    #[test]
+    fn what_comes_before_it_was_asked_for_is_early() {
+        let mut echo = echo();
+        // One line and half of another were asked for.
+        let (sent, asked) = (LINE + 10, lines(&echo, &[0, 1]));
+        assert_seen(&mut echo, sent, &asked[..LINE + 10], &[(Fault::Truncated, 1)]);
+        let early = [(Fault::Early, 1), (Fault::Unanswered, 1)];
+        assert_seen(&mut echo, sent, &asked[..LINE + 11], &early);
+        let came = [&lines(&echo, &[0])[..], b"\n"].concat();
+        assert_seen(&mut echo, LINE, &came, &[(Fault::Early, 1)]);
+        // A server may say at any time why it does not go on.
+        let came = [&lines(&echo, &[0])[..], b"ERR closing\n"].concat();
+        assert_eq!(seen(&mut echo, LINE, &came, 4096), (1, vec![(Fault::Refused, 1)]));
+    }
+
+    #[test]
+    fn what_has_no_end_is_told_before_it_fills_the_memory() {
+        let mut echo = echo();
+        let first = lines(&echo, &[0]);
+        let most = 2 * (LINE - 1) + 2;
+        for (len, expected) in [
+            (most, &[(Fault::Unanswered, 3)][..]),
+            (most + 1, &[(Fault::Altered, 1), (Fault::Unanswered, 3)]),
+        ] {
+            let came = [&first[..], &vec![b'?'; len]].concat();
+            assert_seen(&mut echo, 4 * LINE, &came, expected);
+        }
+    }
+
+    #[test]
+    fn what_never_comes_is_unanswered() {
+        let mut echo = echo();
+        assert_seen(&mut echo, 4 * LINE, b"", &[(Fault::Unanswered, 4)]);
+        let came = lines(&echo, &[0, 1]);
+        assert_seen(&mut echo, 4 * LINE, &came, &[(Fault::Unanswered, 2)]);
+    }
+}

@@ -109,6 +109,7 @@ mod tests {
         assert_eq!(keys.map(Key::index), [0, 1, 2]);
         assert_eq!(slab.remove(keys[1]), Some("b"));
         assert_eq!(slab.remove(keys[1]), None);
+        assert_eq!(slab.len(), 2);
         assert_eq!(slab.keys().map(Key::index).collect::<Vec<_>>(), [0, 2]);
         assert_eq!(slab.insert("d").index(), 1);
         assert_eq!((slab.len(), slab[keys[2]]), (3, "c"));

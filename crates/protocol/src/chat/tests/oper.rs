@@ -228,3 +228,21 @@ fn no_parameter_forges_a_line() {
         }
     }
 }
+
+/// Has texts and nothing else.
+#[derive(Debug)]
+struct Texts;
+
+impl Changing for Texts {
+    fn texts(&self) -> Arc<ChatTexts> {
+        Arc::default()
+    }
+
+    fn refused(&self, _: &[u8]) {}
+}
+
+#[test]
+fn where_none_is_known_there_is_no_operator() {
+    assert!(!Texts.has_operators());
+    assert!(Texts.verify(b"root", b"right", b"h").is_none());
+}
