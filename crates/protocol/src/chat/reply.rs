@@ -421,6 +421,22 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_an_answer_fits_below_its_limit() {
+        let name = ["#", &"c".repeat(380)].concat();
+        for (ends, limit) in [1, 3].into_iter().flat_map(|ends| (0..512).map(move |n| (ends, n))) {
+            // Room for a line of the list before the ends, and for a part of others.
+            let limit = Limits::CHAT_LINE * (3 + ends) + limit;
+            let mut reply = reply(limit);
+            reply.keep_room_for_ends(ends);
+            reply.list(&me(), RPL_NAMREPLY, &[b"= #c :"], (0..1_000).map(|_| [&b"member"[..]]));
+            for _ in 0..ends {
+                reply.end_of_list(&me(), RPL_ENDOFNAMES, &[name.as_bytes()]);
+            }
+            assert!(reply.bytes().len() <= limit, "{} of {limit}", reply.bytes().len());
+        }
+    }
+
+    #[test]
     fn a_full_reply_ends_its_list_and_says_so() {
         let mut reply = reply(1_000);
         reply.list(&me(), RPL_NAMREPLY, &[b"= #c :"], (0..1_000).map(|_| [&b"member"[..]]));
