@@ -308,6 +308,9 @@ mod tests {
         let mut lines = Lines::default();
         let mut found = Vec::new();
         drain(&mut lines, &[b'x'; 9], &mut found);
+        lines.hold(b"xxx");
+        drain(&mut lines, b"xx", &mut found);
+        assert_eq!(lines.skipping(), Some(14));
         lines.hold(b"xxx\nok\n");
         drain(&mut lines, b"", &mut found);
         assert_eq!(found, [Found::TooLong, Found::Whole(b"ok\n".to_vec())]);
