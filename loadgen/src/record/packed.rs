@@ -2,7 +2,7 @@
 //! which the tools of HdrHistogram in other languages read too. Records from before November 2026
 //! have lists of values with their counts instead, ten times as long; they are read as well.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
@@ -40,6 +40,14 @@ impl Packed {
 
     /// The histogram, with the bounds of this program: so those of all records add up.
     pub(super) fn histogram(&self) -> Result<Histogram<u64>> {
+        let histogram = self.read()?;
+        // The form cannot hold every count that a damaged one may claim to have.
+        let again = Self::of(&histogram)?.read()?;
+        ensure!(again == histogram, "a histogram is damaged");
+        Ok(histogram)
+    }
+
+    fn read(&self) -> Result<Histogram<u64>> {
         match self {
             Self::Counts(counts) => from_counts(counts),
             Self::Compressed(text) => {
@@ -148,5 +156,7 @@ mod tests {
         for text in ["", "HISTF", "%%%%", "SElTVEZBQUFB"] {
             assert!(Packed::Compressed(text.into()).histogram().is_err(), "{text}");
         }
+        let beyond = Packed::Counts(vec![(5, u64::MAX - 264)]);
+        assert!(beyond.histogram().is_err(), "more than the form can hold");
     }
 }
