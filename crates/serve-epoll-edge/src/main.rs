@@ -375,7 +375,7 @@ fn send(mut socket: &TcpStream, outbox: &Outbox) -> io::Result<usize> {
     }
 }
 
-/// Fails only when the counter is full, and then the reader is awake anyway.
+/// Does not fail: nothing reads the counter, and it is full after 2^64 - 2 writes only.
 fn wake(waker: &OwnedFd) {
     let _ = rustix::io::write(waker, &1_u64.to_ne_bytes());
 }

@@ -373,7 +373,7 @@ fn send(mut socket: &TcpStream, outbox: &Outbox) -> io::Result<usize> {
     }
 }
 
-/// Fails only when the counter is full, and then the reader is awake anyway.
+/// Does not fail: mio empties the counter if it is ever full.
 fn wake(waker: &Waker) {
     let _ = waker.wake();
 }
