@@ -539,3 +539,9 @@ fn take_and_check(hub: &mut Hub, worker: usize, sendq: usize, closed: &mut BTree
         }
     }
 }
+
+#[test]
+fn what_only_speaks_is_told_from_what_asks() {
+    assert!(Hub::only_speaks(b"PRIVMSG a :x"));
+    assert!(!Hub::only_speaks(b"LIST"));
+}
