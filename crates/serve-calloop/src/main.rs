@@ -36,7 +36,7 @@ use calloop::{Interest, Mode::Level, PostAction, Readiness};
 use launch::{Counters, Failure, IoSlices, Launch, Place, READ_SIZE};
 use protocol::{ConnId, Connections, Hub, Mode, Next, Outbox, Time};
 
-/// Connections accepted in one turn, so that many new ones do not starve those that are open.
+/// Connections accepted from a listener at a time: many new ones do not starve those that are open.
 const ACCEPTS: usize = 64;
 /// How long to leave the listeners alone when there are no descriptors left.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -258,13 +258,12 @@ impl Worker {
     /// turn, the id finds none, even if its slot has another tenant already.
     fn ready(&mut self, id: ConnId, ready: Readiness) -> io::Result<PostAction> {
         self.now = self.shared.launch.now();
-        if self.conns.get(id).is_some_and(|conn| conn.io.interest.readable) {
-            if ready.readable {
-                self.read(id);
-            }
-        } else if ready.readable {
-            // calloop reports this even if it was not asked for: the peer is gone for good.
-            self.close(id, "Connection reset");
+        let Some(conn) = self.conns.get_mut(id) else { return Ok(PostAction::Continue) };
+        let reading = conn.io.interest.readable;
+        // calloop reports this even if it was not asked for: the connection is dead.
+        conn.dead |= ready.readable && !reading;
+        if ready.readable && reading {
+            self.read(id);
         }
         self.write(id);
         self.settle(id);

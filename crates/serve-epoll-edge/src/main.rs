@@ -6,7 +6,7 @@
 //!
 //! Edge-triggered means that `epoll_wait` reports what has changed, and once. So a connection keeps
 //! in mind that it is readable or writable until a call would block, or reads less than the buffer
-//! holds. A connection that may have more to read is put into `readable`: while that is not empty,
+//! holds. A connection that may have more to read is put into `read_next`: while that is not empty,
 //! the wait does not sleep. All is registered once, for everything, and never switched off: no
 //! `epoll_ctl` after that. The eventfd is not even read: each write to it is a change.
 //!
@@ -20,7 +20,7 @@
 //!
 //! Run: `cargo run --release -p serve-epoll-edge -- --mode chat`
 //! Read next: `examples/bare.rs`, this model without all that a server needs. Then
-//! `serve-epoll-level`, where the kernel remembers, and `serve-mio`, the portable form.
+//! `serve-epoll-level`, where the kernel remembers, and `serve-mio`, the same on a library.
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
@@ -44,7 +44,7 @@ const WAKE: u64 = u64::MAX - 1;
 
 /// Events fetched in one turn.
 const EVENTS: usize = 256;
-/// Connections accepted in one turn, so that many new ones do not starve those that are open.
+/// Connections accepted from a listener at a time: many new ones do not starve those that are open.
 const ACCEPTS: usize = 64;
 /// How long to leave the listeners alone when there are no descriptors left.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -95,11 +95,12 @@ struct Worker {
     epoll: OwnedFd,
     /// Empty once the server stops.
     listeners: Vec<TcpListener>,
-    /// When to accept again, for what has been announced and was not accepted.
+    /// When to accept: now, if newcomers have been announced and may not all have been accepted;
+    /// later, after a shortage.
     accept_at: Time,
     conns: Connections<Io>,
-    /// What may be readable, and is not announced again: read before the next events are looked at.
-    readable: BTreeSet<ConnId>,
+    /// What may have more to read, and is not announced again: the next turn begins with it.
+    read_next: BTreeSet<ConnId>,
     /// The instant of this turn.
     now: Time,
     buffer: Vec<u8>,
@@ -115,8 +116,9 @@ struct Io {
     readable: bool,
     writable: bool,
     /// Something comes after what a read returns, even if the read is short: the end of the stream,
-    /// or an urgent byte, before which a read stops.
+    /// or an urgent byte, before which a read stops. Holds until a read would block.
     behind: bool,
+    /// Whether the connection wants to be read, as `settle` has said.
     reading: bool,
 }
 
@@ -142,7 +144,7 @@ impl Worker {
             listeners,
             accept_at: Time::NEVER,
             conns: Connections::new(&launch.settings, index),
-            readable: BTreeSet::new(),
+            read_next: BTreeSet::new(),
             now: launch.now(),
             buffer: vec![0; READ_SIZE],
         })
@@ -152,13 +154,12 @@ impl Worker {
         let mut events = Vec::with_capacity(EVENTS);
         while !self.conns.finished() {
             self.wait(&mut events)?;
-            for id in mem::take(&mut self.readable) {
+            for id in mem::take(&mut self.read_next) {
                 self.ready(id, EventFlags::empty());
             }
             for event in events.drain(..) {
                 match event.data.u64() {
-                    LISTENER if self.accept_at < Time::NEVER => {} // `turn` goes on with it.
-                    LISTENER => self.accept(),
+                    LISTENER => self.accept_at = self.accept_at.min(self.now), // See `turn`.
                     WAKE => self.woken(),
                     token => self.ready(ConnId::from_bits(token), event.flags),
                 }
@@ -179,7 +180,7 @@ impl Worker {
     /// are no events.
     fn wait(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
         let next = self.conns.next_deadline().min(self.accept_at);
-        let next = if self.readable.is_empty() { next } else { self.now };
+        let next = if self.read_next.is_empty() { next } else { self.now };
         let timeout = next.timeout(self.now).and_then(|left| Timespec::try_from(left).ok());
         match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -257,14 +258,10 @@ impl Worker {
         conn.io.behind |= flags.intersects(EventFlags::RDHUP | EventFlags::PRI);
         // epoll reports these two even if they were not asked for: the connection is dead. If it
         // may be read, `read` fetches what is left, then the end or the error.
-        let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
-        if conn.io.reading {
-            // One read in a turn: what is in `readable` already is read in the next one.
-            if conn.io.readable && !self.readable.contains(&id) {
-                self.read(id);
-            }
-        } else if gone {
-            self.close(id, "Connection reset");
+        conn.dead |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        // One read in a turn: what is in `read_next` already is read in the next one.
+        if conn.io.reading && conn.io.readable && !self.read_next.contains(&id) {
+            self.read(id);
         }
         self.write(id);
         self.settle(id);
@@ -319,7 +316,7 @@ impl Worker {
         }
     }
 
-    /// Adds the connection to `readable` if it is to be read and may have more.
+    /// Adds the connection to `read_next` if it is to be read and may have more.
     fn settle(&mut self, id: ConnId) {
         let Some((next, conn)) = self.conns.settle(id, self.now) else { return };
         conn.io.reading = match next {
@@ -335,7 +332,7 @@ impl Worker {
         };
 
         if conn.io.reading && conn.io.readable {
-            self.readable.insert(id);
+            self.read_next.insert(id);
         }
     }
 

@@ -43,7 +43,7 @@ const WAKE: u64 = u64::MAX - 1;
 
 /// Events fetched in one turn.
 const EVENTS: usize = 256;
-/// Connections accepted in one turn, so that many new ones do not starve those that are open.
+/// Connections accepted from a listener at a time: many new ones do not starve those that are open.
 const ACCEPTS: usize = 64;
 /// How long to leave the listeners alone when there are no descriptors left.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -241,16 +241,13 @@ impl Worker {
     /// A socket is ready. The event may be stale: if its connection was closed earlier in this
     /// turn, the id finds none, even if its slot has another tenant already.
     fn ready(&mut self, id: ConnId, flags: EventFlags) {
-        let Some(conn) = self.conns.get(id) else { return };
+        let Some(conn) = self.conns.get_mut(id) else { return };
         // epoll reports these two even if they were not asked for: the connection is dead. If it
         // may be read, `read` fetches what is left, then the end or the error.
-        let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
-        if conn.io.interest.contains(EventFlags::IN) {
-            if gone || flags.contains(EventFlags::IN) {
-                self.read(id);
-            }
-        } else if gone {
-            self.close(id, "Connection reset");
+        conn.dead |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        let readable = conn.dead || flags.contains(EventFlags::IN);
+        if conn.io.interest.contains(EventFlags::IN) && readable {
+            self.read(id);
         }
         self.write(id);
         self.settle(id);

@@ -1,4 +1,4 @@
-//! An event loop on portable readiness: mio says once that a socket is ready; we remember.
+//! An event loop on a library of readiness: mio says once that a socket is ready; we remember.
 //!
 //! **Who waits where:** each worker, in `mio::Poll` (`epoll_wait`), for all of its sockets at once.
 //! **What wakes it:** a socket that is ready, the next deadline, or its `mio::Waker`, which is used
@@ -7,7 +7,7 @@
 //! mio is edge-triggered on every system: it names a socket when something has changed, and once.
 //! So a connection keeps in mind that it is readable or writable until a call would block. That is
 //! mio's rule for all systems. On Linux, as here, a read of less than the buffer holds says it too.
-//! A connection that may have more to read is put into `readable`: while that is not empty, the
+//! A connection that may have more to read is put into `read_next`: while that is not empty, the
 //! wait does not sleep. All is registered once, for everything, and never switched off.
 //!
 //! In chat each connection is a member. The hub (`protocol::Hub`) hears the lines of all members
@@ -43,7 +43,7 @@ const _: () = assert!(usize::BITS == 64, "a ConnId fits a token");
 
 /// Events fetched in one turn.
 const EVENTS: usize = 256;
-/// Connections accepted in one turn, so that many new ones do not starve those that are open.
+/// Connections accepted from a listener at a time: many new ones do not starve those that are open.
 const ACCEPTS: usize = 64;
 /// How long to leave the listeners alone when there are no descriptors left.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -95,11 +95,12 @@ struct Worker {
     poll: Poll,
     /// Empty once the server stops.
     listeners: Vec<TcpListener>,
-    /// When to accept again, for what has been announced and was not accepted.
+    /// When to accept: now, if newcomers have been announced and may not all have been accepted;
+    /// later, after a shortage.
     accept_at: Time,
     conns: Connections<Io>,
-    /// What may be readable, and is not announced again: read before the next events are looked at.
-    readable: BTreeSet<ConnId>,
+    /// What may have more to read, and is not announced again: the next turn begins with it.
+    read_next: BTreeSet<ConnId>,
     /// The instant of this turn.
     now: Time,
     buffer: Vec<u8>,
@@ -115,8 +116,9 @@ struct Io {
     readable: bool,
     writable: bool,
     /// Something comes after what a read returns, even if the read is short: the end of the stream,
-    /// or an urgent byte, before which a read stops.
+    /// or an urgent byte, before which a read stops. Holds until a read would block.
     behind: bool,
+    /// Whether the connection wants to be read, as `settle` has said.
     reading: bool,
 }
 
@@ -141,7 +143,7 @@ impl Worker {
             listeners,
             accept_at: Time::NEVER,
             conns: Connections::new(&launch.settings, index),
-            readable: BTreeSet::new(),
+            read_next: BTreeSet::new(),
             now: launch.now(),
             buffer: vec![0; READ_SIZE],
         })
@@ -151,13 +153,12 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS);
         while !self.conns.finished() {
             self.wait(&mut events)?;
-            for id in mem::take(&mut self.readable) {
+            for id in mem::take(&mut self.read_next) {
                 self.ready(id, None);
             }
             for event in &events {
                 match event.token() {
-                    LISTENER if self.accept_at < Time::NEVER => {} // `turn` goes on with it.
-                    LISTENER => self.accept(),
+                    LISTENER => self.accept_at = self.accept_at.min(self.now), // See `turn`.
                     WAKE => self.woken(),
                     Token(bits) => self.ready(ConnId::from_bits(bits as u64), Some(event)),
                 }
@@ -178,7 +179,7 @@ impl Worker {
     /// are no events.
     fn wait(&mut self, events: &mut Events) -> Result<(), Failure> {
         let next = self.conns.next_deadline().min(self.accept_at);
-        let next = if self.readable.is_empty() { next } else { self.now };
+        let next = if self.read_next.is_empty() { next } else { self.now };
         match self.poll.poll(events, next.timeout(self.now)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             result => result.map_err(Failure::of("mio"))?,
@@ -255,14 +256,10 @@ impl Worker {
         conn.io.behind |= event.is_some_and(|event| event.is_read_closed() || event.is_priority());
         // mio reports this even if it was not asked for: the connection is dead. If it may be read,
         // `read` fetches what is left, then the end or the error.
-        let gone = event.is_some_and(Event::is_error);
-        if conn.io.reading {
-            // One read in a turn: what is in `readable` already is read in the next one.
-            if conn.io.readable && !self.readable.contains(&id) {
-                self.read(id);
-            }
-        } else if gone {
-            self.close(id, "Connection reset");
+        conn.dead |= event.is_some_and(Event::is_error);
+        // One read in a turn: what is in `read_next` already is read in the next one.
+        if conn.io.reading && conn.io.readable && !self.read_next.contains(&id) {
+            self.read(id);
         }
         self.write(id);
         self.settle(id);
@@ -317,7 +314,7 @@ impl Worker {
         }
     }
 
-    /// Adds the connection to `readable` if it is to be read and may have more.
+    /// Adds the connection to `read_next` if it is to be read and may have more.
     fn settle(&mut self, id: ConnId) {
         let Some((next, conn)) = self.conns.settle(id, self.now) else { return };
         conn.io.reading = match next {
@@ -333,7 +330,7 @@ impl Worker {
         };
 
         if conn.io.reading && conn.io.readable {
-            self.readable.insert(id);
+            self.read_next.insert(id);
         }
     }
 

@@ -41,7 +41,7 @@ use rustix::event::{EventfdFlags, eventfd};
 const LISTENER: u64 = u64::MAX;
 const WAKE: u64 = u64::MAX - 1;
 
-/// Connections accepted in one turn, so that many new ones do not starve those that are open.
+/// Connections accepted from a listener at a time: many new ones do not starve those that are open.
 const ACCEPTS: usize = 64;
 /// How long to leave the listeners alone when there are no descriptors left.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -242,15 +242,12 @@ impl Worker {
     /// A socket is ready. The event may be stale: if its connection was closed earlier in this
     /// turn, the id finds none, even if its slot has another tenant already.
     fn ready(&mut self, id: ConnId, flags: PollFlags) {
-        let Some(conn) = self.conns.get(id) else { return };
-        // poll reports these two even if they were not asked for: the peer is gone for good.
-        let gone = flags.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
-        if self.watched[conn.io.0].interest.contains(PollFlags::POLLIN) {
-            if gone || flags.contains(PollFlags::POLLIN) {
-                self.read(id);
-            }
-        } else if gone {
-            self.close(id, "Connection reset");
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        // poll reports these two even if they were not asked for: the connection is dead.
+        conn.dead |= flags.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
+        let reading = self.watched[conn.io.0].interest.contains(PollFlags::POLLIN);
+        if reading && (conn.dead || flags.contains(PollFlags::POLLIN)) {
+            self.read(id);
         }
         self.write(id);
         self.settle(id);

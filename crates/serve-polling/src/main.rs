@@ -34,7 +34,7 @@ use protocol::{ConnId, Connections, Hub, Mode, Next, Outbox, Time};
 const LISTENER: usize = usize::MAX - 1;
 const _: () = assert!(usize::BITS == 64, "a ConnId fits a key");
 
-/// Connections accepted in one turn, so that many new ones do not starve those that are open.
+/// Connections accepted from a listener at a time: many new ones do not starve those that are open.
 const ACCEPTS: usize = 64;
 /// How long to leave the listeners alone when there are no descriptors left.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -244,13 +244,10 @@ impl Worker {
         if self.mode == PollMode::Oneshot {
             conn.io.interest = None;
         }
-        if reading {
-            if event.readable {
-                self.read(id);
-            }
-        } else if event.readable {
-            // polling reports this even if it was not asked for: the peer is gone for good.
-            self.close(id, "Connection reset");
+        // polling reports this even if it was not asked for: the connection is dead.
+        conn.dead |= event.readable && !reading;
+        if event.readable && reading {
+            self.read(id);
         }
         self.write(id);
         self.settle(id);

@@ -45,7 +45,7 @@ const WAKE: u64 = u64::MAX - 1;
 const BEYOND: i32 = FD_SETSIZE as i32;
 /// Some of those below are the server's own.
 const MOST_CONNECTIONS: usize = 1000;
-/// Connections accepted in one turn, so that many new ones do not starve those that are open.
+/// Connections accepted from a listener at a time: many new ones do not starve those that are open.
 const ACCEPTS: usize = 64;
 /// How long to leave the listeners alone when there are no descriptors left.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);

@@ -42,7 +42,7 @@ use rustix::thread::{Pid, gettid};
 
 use crate::signals::{Event, Signals, wake};
 
-/// Connections accepted in one turn, so that many new ones do not starve those that are open.
+/// Connections accepted from a listener at a time: many new ones do not starve those that are open.
 const ACCEPTS: usize = 64;
 /// How long to leave the listeners alone when there are no descriptors left.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -272,13 +272,6 @@ impl Worker {
             conn.io.ready.insert(PollFlags::PRI); // Named twice: there may be more than one thing.
         }
         conn.io.ready.insert(flags);
-        // Reported even if it was not asked for. It may concern the former owner of the descriptor,
-        // so the socket is asked.
-        let gone = !conn.io.reading && flags.contains(PollFlags::ERR);
-        if gone && signals::has_failed(&conn.io.socket) {
-            self.close(id, "Connection reset");
-            return;
-        }
         self.hinted.insert(id);
     }
 
@@ -356,7 +349,14 @@ impl Worker {
             }
         };
 
-        if conn.io.reading && conn.io.ready.contains(PollFlags::IN) {
+        // Reported even if it was not asked for. It may concern the former owner of the descriptor,
+        // so the socket is asked. It says so once: what is read learns it from `read`.
+        if !conn.io.reading && conn.io.ready.contains(PollFlags::ERR) {
+            conn.io.ready.remove(PollFlags::ERR);
+            if signals::has_failed(&conn.io.socket) {
+                self.close(id, "Connection reset");
+            }
+        } else if conn.io.reading && conn.io.ready.contains(PollFlags::IN) {
             self.hinted.insert(id);
         }
     }

@@ -166,17 +166,29 @@ fn a_small_flood_is_slowed_and_loses_nothing(ctx: &Ctx) {
 }
 
 /// 31: A member that is not read, because it floods, is gone as soon as its connection is reset:
-/// what it has said beyond its ration does not outlive it.
+/// what it has said beyond its ration does not outlive it. So too if the reset comes with what
+/// it says.
 fn a_flooding_member_that_resets_is_gone_at_once(ctx: &Ctx) {
     const LINES: usize = 40;
     let server = ctx.chat(&["--flood-interval", "200ms"]);
-    let (mut flooder, mut witness) = (server.member("flooder"), server.member("witness"));
-    gather("#c", &mut [&mut flooder, &mut witness]);
-    flooder.client.send((0..LINES).map(|n| format!("PRIVMSG #c :{n}\r\n")).collect::<String>());
-    witness.expect("flooder PRIVMSG #c 0");
-    flooder.client.reset();
-    let heard = witness.through("QUIT").len();
-    assert!(heard < LINES, "all {heard} lines were heard before it was gone");
+    let mut witness = server.member("witness");
+    for (channel, together) in [("#apart", false), ("#together", true)] {
+        let mut flooder = server.member("flooder");
+        gather(channel, &mut [&mut witness, &mut flooder]);
+        let flood: String = (0..LINES).map(|n| format!("PRIVMSG {channel} :{n}\r\n")).collect();
+        if together {
+            server.freeze();
+            flooder.client.send(flood);
+            flooder.client.reset();
+            server.thaw();
+        } else {
+            flooder.client.send(flood);
+            witness.expect(&format!("flooder PRIVMSG {channel} 0"));
+            flooder.client.reset();
+        }
+        let heard = witness.through("QUIT").len();
+        assert!(heard < LINES, "all {heard} lines were heard in {channel} before it was gone");
+    }
 }
 
 /// 31: A burst is allowed: ten lines at once are answered.

@@ -11,7 +11,8 @@
 //!     +-- a new connection      open ---------------------> register its socket
 //!     +-- bytes, or their end   received -----------------> write, settle
 //!     +-- the socket takes more ---------------------------> write, settle
-//!     +-- the peer is gone      close --------------------> drop its socket
+//!     +-- a call failed         close --------------------> drop its socket
+//!     +-- the socket is dead    set Connection::dead -----> settle
 //!     +-- the server stops      stop
 //!     |
 //!   turn       under the hub's lock: deadlines, and mail is fetched
@@ -71,6 +72,9 @@ pub struct Connection<T> {
     pub io: T,
     /// What waits to be written.
     pub outbox: Outbox,
+    /// The loop has been told that the connection is dead (reset, or ended by both sides). What has
+    /// come before may still be read. It is closed as soon as it is not to be read.
+    pub dead: bool,
     session: Session,
     /// Whether it is in [`Connections::touched`].
     touched: bool,
@@ -111,7 +115,8 @@ impl<T> Connections<T> {
         let session = Session::new(&self.settings, now).of(host);
         let outbox = Outbox::default();
         let deadline = session.deadline(&outbox);
-        let id = self.slots.insert(Connection { io, outbox, session, touched: false }).0;
+        let id =
+            self.slots.insert(Connection { io, outbox, dead: false, session, touched: false }).0;
         self.deadlines.set(id, deadline);
         if let Some(hub) = hub {
             hub.open(id, host, now);
@@ -147,6 +152,9 @@ impl<T> Connections<T> {
         let conn = self.slots.get_mut(id)?;
         let next = conn.session.next(now, &conn.outbox);
         self.deadlines.set(id, conn.session.deadline(&conn.outbox));
+        if conn.dead && next == (Next::Serve { read: false }) {
+            return Some((Next::Close("Connection reset"), conn));
+        }
         Some((next, conn))
     }
 

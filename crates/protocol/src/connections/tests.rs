@@ -120,6 +120,8 @@ enum Step {
     End,
     /// The peer is gone.
     Reset,
+    /// The loop is told that the connection is dead. Something may still be read from it.
+    Dead,
     /// The peer's socket takes so many bytes more from now on.
     Room(usize),
     /// So many milliseconds pass.
@@ -137,6 +139,7 @@ fn echo_steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
         10 => bytes.prop_map(Step::Receive),
         1 => Just(Step::End),
         1 => Just(Step::Reset),
+        1 => Just(Step::Dead),
         4 => (0..60_usize).prop_map(Step::Room),
         3 => (0..400_u64).prop_map(Step::Pass),
         4 => Just(Step::Turn),
@@ -153,6 +156,7 @@ struct Naive {
     heard: u64,
     ended: bool,
     reset: bool,
+    dead: bool,
 }
 
 impl Naive {
@@ -200,6 +204,12 @@ impl EchoWorld {
                 naive.reset = true;
                 assert!(it.conns.close(id, "Connection reset", None).is_some());
             }
+            Step::Dead => {
+                if let Some(conn) = it.conns.get_mut(id) {
+                    (naive.dead, conn.dead) = (true, true);
+                    it.conns.touch(id);
+                }
+            }
             Step::Room(room) => self.set_room(id, room),
             Step::Pass(millis) => {
                 *now += millis;
@@ -232,12 +242,17 @@ impl EchoWorld {
                 let over = conn.outbox.len() > high_water;
                 assert!(!(over && conn.io.reading), "read above the high-water mark");
             }
+            assert!(
+                conn.is_none_or(|conn| !conn.dead || conn.io.reading),
+                "a dead connection is kept, and not read"
+            );
             let served = output == lines && conn.is_none_or(|conn| conn.outbox.is_empty());
             match self.it.closed.get(id) {
                 Some(&"Timed out") => {
                     let silent = self.now >= naive.heard + IDLE;
                     assert!(self.stopped || silent, "closed too early");
                 }
+                Some(&"Connection reset") => assert!(naive.dead, "closed though it lives"),
                 Some(_) => {
                     assert!(naive.ended || self.stopped, "closed for no reason");
                     assert!(served && self.it.written[id] == lines, "closed too early");
