@@ -111,7 +111,7 @@ impl Trial {
             }
             10..=12 => peer.room += usize::from(input.arbitrary::<u16>()?) % 4096,
             13 => peer.ended = true,
-            14 => self.reset(at),
+            14 => self.reset(at, input.arbitrary()?),
             15 => self.pass(Duration::from_millis(input.int_in_range(0..=50)?)),
             16 if input.ratio(1_u8, 4_u8)? => {
                 self.pass(Duration::from_secs(input.int_in_range(0..=400)?));
@@ -162,14 +162,18 @@ impl Trial {
         }
     }
 
-    /// The peer is gone.
-    fn reset(&mut self, peer: usize) {
+    /// The peer is gone. `quietly`: no call has failed yet, and what it has sent may still be read.
+    fn reset(&mut self, peer: usize, quietly: bool) {
         self.peers[peer].excused = true;
         for at in 0..WORKERS {
-            let conns = &self.workers[at].conns;
+            let conns = &mut self.workers[at].conns;
             let id = conns.ids().find(|id| conns.get(*id).is_some_and(|it| it.io.peer == peer));
-            if let Some(id) = id {
+            let Some(id) = id else { continue };
+            if !quietly {
                 self.close(at, id, "Connection reset");
+            } else if let Some(conn) = conns.get_mut(id) {
+                conn.dead = true;
+                conns.touch(id);
             }
         }
     }

@@ -53,8 +53,9 @@ impl Socket {
         self.size - self.to_client.bytes.len()
     }
 
-    /// What the server reads: at least one byte, none at the end of the stream. `faults`: perhaps
-    /// not everything, and perhaps nothing although it was said to be readable.
+    /// What the server reads: at least one byte, none at the end of the stream. A reset shows when
+    /// all that came before it has been read. `faults`: perhaps not everything, and perhaps nothing
+    /// although it was said to be readable.
     pub(crate) fn read(
         &mut self,
         buffer: &mut Vec<u8>,
@@ -63,7 +64,7 @@ impl Socket {
     ) -> Result<(), Fault> {
         assert!(!self.closed, "a closed socket is read");
         buffer.clear();
-        if self.reset {
+        if self.reset && self.to_server.bytes.is_empty() {
             return Err(Fault::Reset);
         }
         let mut len = self.to_server.bytes.len().min(most);

@@ -197,17 +197,18 @@ impl Worker {
         if self.completions {
             self.land(id, around);
         }
-        let Some(conn) = self.conns.get(id) else { return };
+        let Some(conn) = self.conns.get_mut(id) else { return };
         assert!(!self.stale.contains(&id), "a stale id finds a connection");
-        let socket = &around.sockets[conn.io.socket];
+        let reset = around.sockets[conn.io.socket].reset;
+        conn.dead |= reset;
         if conn.io.reading || conn.io.armed {
             self.read(id, around);
-        } else if socket.reset {
-            self.close(id, "Connection reset", around);
         }
         if !self.completions {
             self.write(id, around);
             self.settle(id, around);
+        } else if reset {
+            self.conns.touch(id);
         }
     }
 
