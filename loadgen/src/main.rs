@@ -13,21 +13,28 @@ fn main() -> ExitCode {
     signals::prepare();
     let cli = match cli::parse() {
         Ok(cli) => cli,
-        Err(e) => return unread(&e),
+        Err(e) => return print_usage(&e),
     };
-    execute(&cli.command).unwrap_or_else(|error| {
-        let end = if error.is::<Interrupted>() { ": nothing was measured to its end" } else { "" };
-        let text = format!("{error:#}{end}");
-        say(&format!("loadgen: {text}"));
-        if !error.is::<AfterResult>() {
-            print_failure(text);
+    match execute(&cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            report_failure(&error);
+            exit::code(&error)
         }
-        exit::code(&error)
-    })
+    }
+}
+
+fn report_failure(error: &anyhow::Error) {
+    let end = if error.is::<Interrupted>() { ": nothing was measured to its end" } else { "" };
+    let text = format!("{error:#}{end}");
+    say(&format!("loadgen: {text}"));
+    if !error.is::<AfterResult>() {
+        print_failure(text);
+    }
 }
 
 /// The command line asks for help, or it is wrong.
-fn unread(error: &clap::Error) -> ExitCode {
+fn print_usage(error: &clap::Error) -> ExitCode {
     let text = error.to_string();
     if error.use_stderr() {
         say(text.trim_end());

@@ -163,6 +163,29 @@ fn a_model_that_is_not_bare_is_noticed() {
 }
 
 #[test]
+fn what_a_model_bare_points_to_is_in_its_server() {
+    let sources = sources();
+    assert_tidy(servers().iter().flat_map(|server| {
+        let directory = format!("crates/{}", server.name);
+        let bare = read_if_there(&format!("{directory}/examples/bare.rs"));
+        let own = sources.iter().filter(|(path, _)| path.starts_with(&format!("{directory}/src/")));
+        let code: String = own.map(|(_, text)| code(text)).collect();
+        points_nowhere(&server.name, &bare, &code)
+    }));
+}
+
+#[test]
+fn a_model_bare_that_points_nowhere_is_noticed() {
+    let bare = "//! In `read`.\n//! **What it lacks**, and where `src/main.rs` has it:\n\
+                //! - limits: `accept` and `Conn::run`, which calls `protocol`.\nfn main() {}\n";
+    let server = "impl Conn {\n    async fn run() {}\n}\nfn accept() {}\n";
+    assert_eq!(points_nowhere("serve-x", bare, server), [""; 0]);
+    assert_eq!(points_nowhere("serve-x", bare, &server.replace("run", "runs")).len(), 1);
+    assert_eq!(points_nowhere("serve-x", bare, &server.replace("Conn", "Connection")).len(), 1);
+    assert_eq!(points_nowhere("serve-x", bare, "").len(), 2);
+}
+
+#[test]
 fn main_comes_first_in_every_server() {
     assert_tidy(servers().iter().filter_map(|server| main_first(&server.name, &server.main)));
 }
@@ -631,6 +654,33 @@ fn bare(server: &str, text: &str, manifest: &str) -> Vec<String> {
     ];
     let broken = rules.into_iter().filter(|(kept, _)| !kept);
     broken.map(|(_, what)| format!("{path}: it must {what}")).collect()
+}
+
+/// The functions that the header of a model bare names as the place of what it lacks, and that the
+/// code of its server does not have.
+fn points_nowhere(server: &str, bare: &str, code: &str) -> Vec<String> {
+    let header = bare.lines().map_while(|line| line.strip_prefix("//!"));
+    let lacks = header.skip_while(|line| !line.contains("What it lacks"));
+    let lacks = lacks.collect::<Vec<_>>().join("\n");
+    let mut complaints = Vec::new();
+    for name in lacks.split('`').skip(1).step_by(2) {
+        let (owner, function) = name.rsplit_once("::").unwrap_or(("", name));
+        let is_declared = |word: &str| {
+            let rest = |at: usize| code[at + word.len()..].starts_with([' ', '(', '<']);
+            code.match_indices(word).any(|(at, _)| rest(at))
+        };
+        let is_function = is_declared(&format!("fn {function}"));
+        let has_owner = owner.is_empty() || is_declared(&format!("impl {owner}"));
+        let is_type = is_declared(&format!("struct {name}"));
+        let is_elsewhere = name == "protocol" || name.ends_with(".rs");
+        if !(is_function && has_owner || is_type || is_elsewhere) {
+            complaints.push(format!(
+                "crates/{server}/examples/bare.rs: its header points to `{name}`, which the server \
+                 does not have: name the function that has it"
+            ));
+        }
+    }
+    complaints
 }
 
 fn main_first(server: &str, main: &str) -> Option<String> {

@@ -56,8 +56,9 @@ impl<E> Launch<E> {
     /// Waits for a request and answers it.
     pub(crate) fn answer_one(&self, listener: &TcpListener) {
         match listener.accept() {
-            // What becomes of the client is its own matter.
-            Ok((client, _)) => drop(self.answer(client)),
+            Ok((client, _)) => {
+                let _ = self.answer(client); // What becomes of the client is its own matter.
+            }
             Err(error) if is_shortage(&error) => thread::sleep(SHORTAGE_PAUSE),
             Err(_) => {}
         }

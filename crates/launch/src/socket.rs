@@ -109,10 +109,11 @@ impl<E> Launch<E> {
     /// down throws its backlog away, in all processes that have it: so one that was handed over
     /// stays as it is, and [`Launch::accept_end`] ends the waiting.
     pub fn end_accept(&self, listener: &TcpListener) {
-        match &self.socket.ended {
+        if let Some(ended) = &self.socket.ended {
             // It fails only when the counter is full, and then the descriptor is readable.
-            Some(ended) => drop(rustix::io::write(ended, &1_u64.to_ne_bytes())),
-            None => drop(rustix::net::shutdown(listener, rustix::net::Shutdown::Both)),
+            let _ = rustix::io::write(ended, &1_u64.to_ne_bytes());
+        } else {
+            let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
         }
     }
 

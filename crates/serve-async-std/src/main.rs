@@ -6,7 +6,7 @@
 //! **What wakes it:** the one reactor, when the socket is ready (oneshot, armed for each wait) or
 //! the timer fires; another task or the stop signal, through the task's own `Event`.
 //!
-//! It is the server of async-std's tutorial, with two differences:
+//! As in async-std's tutorial, each connection is a task. There are two differences:
 //! - A task that waits holds no read buffer. All that a task keeps across an `await` is memory that
 //!   an idle connection costs. So the buffer of `Connection::read` is the thread's, and the bytes
 //!   in it are handled before `Connection::read` returns.
@@ -16,8 +16,8 @@
 //! `runtime.rs` starts the threads that run the tasks.
 //!
 //! Run: `cargo run --release -p serve-async-std -- --workers 2 --mode chat`
-//! Read next: `examples/bare.rs`, this model without all that a server needs. Then `serve-smol`,
-//! its successor, which can wait without reading.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-smol`, its successor, which can wait without reading.
 
 mod runtime;
 
@@ -45,7 +45,7 @@ use protocol::{ConnId, Done, Due, Input, Mode, Next, Outbox, Room, Session, Time
 /// How long to leave a listener alone when the process has run out of descriptors.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// What wakes a task from outside.
+/// What wakes a task from outside. (On another runtime it is another type.)
 type Wakeup = Event;
 
 /// What the tasks of the connections share.
@@ -334,9 +334,8 @@ impl Connection {
         let (id, launch) = (self.id, self.shared.launch);
         let lines = match launch.settings.mode {
             Mode::Echo => self.session.echo(input, now, &mut self.outbox),
-            Mode::Chat => {
-                self.visit(now, |room, session, outbox| room.chat(id, session, input, now, outbox))
-            }
+            Mode::Chat => self
+                .with_room(now, |room, session, outbox| room.chat(id, session, input, now, outbox)),
         };
         launch.account(Done { lines, ..Done::default() }, self.shared.counters());
     }
@@ -346,7 +345,7 @@ impl Connection {
     fn collect(&mut self, socket: &TcpStream, now: Time) {
         let launch = self.shared.launch;
         if launch.settings.mode == Mode::Chat {
-            self.visit(now, |_, _, _| ());
+            self.with_room(now, |_, _, _| ()); // For the mail only.
         } else if launch.stop.requested() {
             self.session.stop(launch::has_unread(socket), &self.outbox);
         }
@@ -359,15 +358,15 @@ impl Connection {
         self.shared.counters().expired(due);
         match due {
             Due::Resume => self.handle(Input::Resume, now),
-            Due::Ping => self.visit(now, |room, _, _| room.ping(id)),
-            Due::Cut(reason) => self.visit(now, |room, _, _| room.cut(id, reason)),
+            Due::Ping => self.with_room(now, |room, _, _| room.ping(id)),
+            Due::Cut(reason) => self.with_room(now, |room, _, _| room.cut(id, reason)),
             Due::Later | Due::Close => {}
         }
     }
 
     /// Chat: calls the room under its lock, and moves the mail in the member's inbox to its outbox.
     /// Then, without the lock, wakes the tasks of the members that have got mail.
-    fn visit<R>(
+    fn with_room<R>(
         &mut self,
         now: Time,
         call: impl FnOnce(&mut TaskRoom, &mut Session, &Outbox) -> R,

@@ -17,8 +17,8 @@
 //! pass of its loop.
 //!
 //! Run: `cargo run --release -p serve-calloop -- --mode chat`
-//! Read next: `examples/bare.rs`, this model without all that a server needs. Then
-//! `serve-polling`, the loop underneath, and `serve-tokio`, where handlers are tasks.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-polling`, the loop underneath, and `serve-tokio`, where handlers are tasks.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
@@ -153,15 +153,15 @@ impl Worker {
             now: launch.now(),
             buffer: vec![0; READ_SIZE],
         };
-        event_loop.run(None, &mut worker, Worker::turn_ended)
+        event_loop.run(None, &mut worker, Worker::after_handlers)
     }
 
     /// The loop has called all handlers that had something to do, and is about to wait.
-    fn turn_ended(&mut self) {
+    fn after_handlers(&mut self) {
         self.counters.wakeups.add(1);
         self.now = self.shared.launch.now();
         self.woken();
-        self.turn();
+        self.end_turn();
         while let Some(id) = self.conns.next_touched() {
             self.write(id);
             self.settle(id);
@@ -339,7 +339,7 @@ impl Worker {
 
     /// What may concern any connection: deadlines that have passed, mail from the hub, and whether
     /// there are descriptors again.
-    fn turn(&mut self) {
+    fn end_turn(&mut self) {
         let mut hub = self.shared.lock_hub();
         let done = self.conns.turn(self.now, hub.as_deref_mut());
         drop(hub);

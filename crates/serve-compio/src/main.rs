@@ -17,8 +17,9 @@
 //!   stands in the `protocol::Room`. So no task waits for a member that reads slowly.
 //!
 //! Run: `cargo run --release -p serve-compio -- --workers 2 --mode chat`
-//! Read next: `examples/bare.rs`, this model without all that a server needs. Then `serve-uring`,
-//! the rings that are hidden here, and `serve-smol`, which is told of readiness instead.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-uring`, the rings that are hidden here, and `serve-smol`, which is told of
+//! readiness instead.
 
 mod ring;
 
@@ -52,7 +53,7 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// In a shorter sleep the kernel would not be asked what it has done.
 const SHORTEST_SLEEP: Duration = Duration::from_micros(100);
 
-/// What wakes a task from outside.
+/// What wakes a task from outside. (On another runtime it is another type.)
 type Wakeup = Event;
 
 /// What the tasks of the connections share.
@@ -354,9 +355,8 @@ impl Connection {
         let (id, launch) = (self.id, self.shared.launch);
         let lines = match launch.settings.mode {
             Mode::Echo => self.session.echo(input, now, &mut self.outbox),
-            Mode::Chat => {
-                self.visit(now, |room, session, outbox| room.chat(id, session, input, now, outbox))
-            }
+            Mode::Chat => self
+                .with_room(now, |room, session, outbox| room.chat(id, session, input, now, outbox)),
         };
         launch.account(Done { lines, ..Done::default() }, self.shared.counters());
     }
@@ -366,7 +366,7 @@ impl Connection {
     fn collect(&mut self, socket: &TcpStream, now: Time) {
         let launch = self.shared.launch;
         if launch.settings.mode == Mode::Chat {
-            self.visit(now, |_, _, _| ());
+            self.with_room(now, |_, _, _| ()); // For the mail only.
         } else if launch.stop.requested() {
             self.session.stop(launch::has_unread(socket), &self.outbox);
         }
@@ -379,15 +379,15 @@ impl Connection {
         self.shared.counters().expired(due);
         match due {
             Due::Resume => self.handle(Input::Resume, now),
-            Due::Ping => self.visit(now, |room, _, _| room.ping(id)),
-            Due::Cut(reason) => self.visit(now, |room, _, _| room.cut(id, reason)),
+            Due::Ping => self.with_room(now, |room, _, _| room.ping(id)),
+            Due::Cut(reason) => self.with_room(now, |room, _, _| room.cut(id, reason)),
             Due::Later | Due::Close => {}
         }
     }
 
     /// Chat: calls the room under its lock, and moves the mail in the member's inbox to its outbox.
     /// Then, without the lock, wakes the tasks of the members that have got mail.
-    fn visit<R>(
+    fn with_room<R>(
         &mut self,
         now: Time,
         call: impl FnOnce(&mut TaskRoom, &mut Session, &Outbox) -> R,

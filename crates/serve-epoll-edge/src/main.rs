@@ -19,8 +19,9 @@
 //! pass of its loop.
 //!
 //! Run: `cargo run --release -p serve-epoll-edge -- --mode chat`
-//! Read next: `examples/bare.rs`, this model without all that a server needs. Then
-//! `serve-epoll-level`, where the kernel remembers, and `serve-mio`, the same on a library.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-epoll-level`, where the kernel remembers, and `serve-mio`, the same on a
+//! library.
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
@@ -159,15 +160,15 @@ impl Worker {
             }
             for event in events.drain(..) {
                 match event.data.u64() {
-                    LISTENER => self.accept_at = self.accept_at.min(self.now), // See `turn`.
+                    LISTENER => self.accept_at = self.accept_at.min(self.now), // See `end_turn`.
                     WAKE => self.woken(),
                     token => self.ready(ConnId::from_bits(token), event.flags),
                 }
             }
-            self.turn();
-            // Touched: the turn has queued something for it, or its deadline has passed. To close
-            // one can leave mail for others in the hub. Then `next_deadline` is in the past: the
-            // next wait ends at once, and the next turn fetches that mail.
+            self.end_turn();
+            // Touched: the turn has queued something for it, or its deadline has passed. Closing a
+            // connection can leave mail for other members in the hub. Then `next_deadline` is in
+            // the past: the next wait ends at once, and the next turn fetches that mail.
             while let Some(id) = self.conns.next_touched() {
                 self.write(id);
                 self.settle(id);
@@ -338,7 +339,7 @@ impl Worker {
 
     /// What may concern any connection: deadlines that have passed, mail from the hub, and whether
     /// there are descriptors again.
-    fn turn(&mut self) {
+    fn end_turn(&mut self) {
         let mut hub = self.shared.lock_hub();
         let done = self.conns.turn(self.now, hub.as_deref_mut());
         drop(hub);

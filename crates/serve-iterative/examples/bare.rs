@@ -13,11 +13,11 @@
 //! Run: `cargo run --release -p serve-iterative --example bare-iterative -- 127.0.0.1:7007`
 //!
 //! **What it lacks**, and where `src/main.rs` has it:
-//! - a pause when there are no descriptors (this loop spins): `accept`;
-//! - lines, a limit on their length, and chat: `read`;
-//! - deadlines for idle peers and for slow ones: `read` and `write`;
-//! - a stop that first writes what is due: `run`;
-//! - more than one worker, flags and counters: `main`.
+//! - a pause when there are no descriptors (this loop spins): `Shared::pause`;
+//! - lines, a limit on their length, and chat: `Conn::echo` and `Conn::chat`;
+//! - deadlines for idle peers and for slow ones: `Conn::receive` and `Conn::send`;
+//! - a stop that first writes what is due: `Shared::stop` and `Conn::echo`;
+//! - more than one worker, flags and counters: `main` and `serve`.
 
 use std::env;
 use std::io::{self, Read, Write};

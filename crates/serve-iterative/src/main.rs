@@ -12,15 +12,15 @@
 //! Chat works and is lonely: there are never more members than workers. A thread in `recv` cannot
 //! see that there is something to send. So a worker that has got a line for a member of another
 //! worker sends it there itself, without waiting. What that socket does not take, and a cut, must
-//! wait until the other worker looks, every [`TICK`]. [`Room`] is locked before the state of a
+//! wait until the other worker looks, every [`TICK`]. [`Registry`] is locked before the state of a
 //! connection, and neither lock is held while waiting.
 //!
 //! What to do next is `protocol`'s to say ([`Step`]). Here is how this model does it, and waits.
 //!
 //! Run: `cargo run --release -p serve-iterative -- --mode chat`
-//! Read next: `examples/bare.rs`, this model without all that a server needs. Then `serve-threads`,
-//! which gives each client a thread of its own, and `serve-prefork`, which is many of these, each a
-//! process.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-threads`, which gives each client a thread of its own, and `serve-prefork`,
+//! which is many of these, each a process.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem::MaybeUninit;
@@ -49,9 +49,9 @@ fn main() -> ExitCode {
 fn serve(launch: &'static Launch) -> Result<(), Failure> {
     let chat = launch.settings.mode == Mode::Chat;
     let hub = chat.then(|| Hub::new(Arc::clone(&launch.settings), 1));
-    let room = Mutex::new(Room { conns: Slots::new(0), hub, mail: Vec::new() });
+    let registry = Mutex::new(Registry { conns: Slots::new(0), hub, mail: Vec::new() });
     let shared: &'static Shared =
-        Box::leak(Box::new(Shared { launch, room, left: Condvar::new() }));
+        Box::leak(Box::new(Shared { launch, registry, departed: Condvar::new() }));
 
     // Workers share them: with one each, a client could wait behind a busy worker beside an idle
     // one.
@@ -65,8 +65,13 @@ fn serve(launch: &'static Launch) -> Result<(), Failure> {
     }
     let mut workers = Vec::new();
     for index in 0..launch.workers {
-        let (counters, receiver) = (launch.counters(index), Receiver::new());
-        workers.push(Worker { shared, counters, listeners: listeners.iter().collect(), receiver });
+        let (counters, read_buffer) = (launch.counters(index), ReadBuffer::new());
+        workers.push(Worker {
+            shared,
+            counters,
+            listeners: listeners.iter().collect(),
+            read_buffer,
+        });
     }
     launch.on_stop(|| shared.stop(listeners))?;
     launch.run_each(workers, Worker::run)
@@ -75,13 +80,13 @@ fn serve(launch: &'static Launch) -> Result<(), Failure> {
 /// What all workers share.
 struct Shared {
     launch: &'static Launch,
-    room: Mutex<Room>,
+    registry: Mutex<Registry>,
     /// A client is gone.
-    left: Condvar,
+    departed: Condvar,
 }
 
 /// Who is there. Echo locks it when a client comes and when it goes, never in between.
-struct Room {
+struct Registry {
     conns: Slots<Arc<Conn>>,
     /// In chat only.
     hub: Option<Hub>,
@@ -95,7 +100,7 @@ struct Worker {
     counters: &'static Counters,
     /// The next to be asked comes first, so that no address starves another.
     listeners: Vec<&'static TcpListener>,
-    receiver: Receiver,
+    read_buffer: ReadBuffer,
 }
 
 /// The client of a worker, and what other workers see of it.
@@ -105,15 +110,15 @@ struct Conn {
     id: ConnId,
     /// In echo the worker keeps it locked for the client's life: no other worker wants it.
     state: Mutex<Duplex>,
-    /// Holds one of `--max-connections`. It is freed after `state`, whose end is logged, and before
-    /// `socket` is closed, so that a client that sees the connection close can connect again at
-    /// once.
+    /// Holds one of `--max-connections`. It is dropped after `state`, which logs the end as it is
+    /// dropped. It is freed before `socket` is closed, so that a client that sees the connection
+    /// close can connect again at once.
     _place: Place,
     socket: TcpStream,
 }
 
 /// What a worker receives with.
-struct Receiver {
+struct ReadBuffer {
     buffer: Box<[MaybeUninit<u8>]>,
     /// The timeout that the socket has.
     armed: Duration,
@@ -173,23 +178,23 @@ impl Worker {
         let _ = socket.set_write_timeout(Some(TICK));
         let state = Mutex::new(Duplex::new(&launch.settings, now).of(&host));
 
-        let mut room = lock(&shared.room);
+        let mut registry = lock(&shared.registry);
         if launch.stop.requested() {
             return; // `stop` has been to all connections, or waits for this lock.
         }
-        let (id, conn) = room.conns.insert_with(|id| {
+        let (id, conn) = registry.conns.insert_with(|id| {
             Arc::new(Conn { shared, counters, id, _place: place, socket, state })
         });
         let conn = Arc::clone(conn);
-        let chat = room.hub.as_mut().map(|hub| hub.open(id, &host, now)).is_some();
-        drop(room);
+        let chat = registry.hub.as_mut().map(|hub| hub.open(id, &host, now)).is_some();
+        drop(registry);
 
-        self.receiver.armed = Duration::MAX;
+        self.read_buffer.armed = Duration::MAX;
         if chat {
-            conn.chat(&mut self.receiver);
+            conn.chat(&mut self.read_buffer);
         } else {
             // An error of the socket ends the connection as its end does.
-            let _ = conn.echo(&mut self.receiver);
+            let _ = conn.echo(&mut self.read_buffer);
         }
         conn.close();
     }
@@ -199,7 +204,7 @@ impl Shared {
     /// Something has run out. New clients wait in the backlog until one is gone, or a while.
     fn pause(&self, counters: &Counters) {
         counters.shortages.add(1);
-        drop(self.left.wait_timeout(lock(&self.room), TICK));
+        drop(self.departed.wait_timeout(lock(&self.registry), TICK));
     }
 
     /// The server stops. A client gets the end of the stream where its worker waits in
@@ -225,27 +230,27 @@ impl Shared {
     }
 
     fn conns(&self) -> Vec<Arc<Conn>> {
-        let room = lock(&self.room);
-        room.conns.ids().filter_map(|id| room.conns.get(id).cloned()).collect()
+        let registry = lock(&self.registry);
+        registry.conns.ids().filter_map(|id| registry.conns.get(id).cloned()).collect()
     }
 
     /// Chat: calls the hub. What comes of it waits for [`Shared::deliver`].
     fn ask<T>(&self, call: impl FnOnce(&mut Hub) -> T) -> Option<T> {
-        lock(&self.room).hub.as_mut().map(call)
+        lock(&self.registry).hub.as_mut().map(call)
     }
 
     /// Chat: queues the hub's mail for its receivers, and sends what their sockets take. All
     /// members get it in the hub's order, because the hub stays locked until it is queued.
     fn deliver(&self) {
         let now = self.launch.now();
-        let mut room = lock(&self.room);
-        let Room { conns, hub: Some(hub), mail } = &mut *room else { return };
+        let mut registry = lock(&self.registry);
+        let Registry { conns, hub: Some(hub), mail } = &mut *registry else { return };
         let done = hub.hand_out(mail, |to, parcel| {
             let Some(conn) = conns.get(to) else { return Posted::default() };
             // What is queued here is sent below: no worker is ever behind with it.
             Posted { behind: false, ..lock(&conn.state).post(parcel, now) }
         });
-        drop(room);
+        drop(registry);
 
         self.launch.account(done, self.launch.counters(0));
         for conn in self.conns() {
@@ -256,7 +261,7 @@ impl Shared {
 
 impl Conn {
     /// Echo: the whole life of a connection, one call that waits after another.
-    fn echo(&self, receiver: &mut Receiver) -> Result<(), Errno> {
+    fn echo(&self, read_buffer: &mut ReadBuffer) -> Result<(), Errno> {
         let launch = self.shared.launch;
         let Duplex { session, outbox, .. } = &mut *lock(&self.state);
         let mut now = launch.now();
@@ -271,9 +276,9 @@ impl Conn {
                     self.send(outbox, SendFlags::empty())?;
                     stuck = !outbox.is_empty();
                 }
-                Step::Receive(until) => input = self.receive(receiver, until.after(now))?,
+                Step::Receive(until) => input = self.receive(read_buffer, until.after(now))?,
                 Step::ReceiveNow => {
-                    input = self.receive(receiver, Duration::ZERO)?;
+                    input = self.receive(read_buffer, Duration::ZERO)?;
                     stuck = input.is_some();
                 }
                 Step::Pause(until) => thread::sleep(until.after(now)),
@@ -294,7 +299,7 @@ impl Conn {
     }
 
     /// Chat: the whole life of a member. While it waits other workers may send to its socket.
-    fn chat(&self, receiver: &mut Receiver) {
+    fn chat(&self, read_buffer: &mut ReadBuffer) {
         let launch = self.shared.launch;
         loop {
             let now = launch.now();
@@ -306,10 +311,10 @@ impl Conn {
             match step {
                 // Another worker may have queued what this socket did not take.
                 Step::Receive(until) if launch.workers > 1 => {
-                    self.hear(receiver, until.after(now).min(TICK));
+                    self.hear(read_buffer, until.after(now).min(TICK));
                 }
-                Step::Receive(until) => self.hear(receiver, until.after(now)),
-                Step::ReceiveNow => self.hear(receiver, TICK),
+                Step::Receive(until) => self.hear(read_buffer, until.after(now)),
+                Step::ReceiveNow => self.hear(read_buffer, TICK),
                 Step::Pause(until) => thread::sleep(until.after(now).min(TICK)),
                 Step::Send => thread::sleep(TICK),
                 Step::Close(_) => {
@@ -322,11 +327,13 @@ impl Conn {
     }
 
     /// Chat: waits for at most `left`, and handles what comes.
-    fn hear(&self, receiver: &mut Receiver, left: Duration) {
-        match self.receive(receiver, left) {
+    fn hear(&self, read_buffer: &mut ReadBuffer, left: Duration) {
+        match self.receive(read_buffer, left) {
             Ok(Some(input)) => self.handle(input),
             Ok(None) => {}
-            Err(_) => drop(lock(&self.state).end("Connection reset")),
+            Err(_) => {
+                lock(&self.state).end("Connection reset");
+            }
         }
     }
 
@@ -336,11 +343,13 @@ impl Conn {
         shared.launch.account(step.done(), self.counters);
         match step {
             Step::Resume => self.handle(Input::Resume),
-            Step::Ping => drop(shared.ask(|hub| hub.ping(self.id))),
-            Step::Cut(reason) => drop(shared.ask(|hub| hub.cut(self.id, reason))),
+            Step::Ping => _ = shared.ask(|hub| hub.ping(self.id)),
+            Step::Cut(reason) => _ = shared.ask(|hub| hub.cut(self.id, reason)),
             // Fails if the peer has gone.
-            Step::Shut => drop(self.socket.shutdown(Shutdown::Write)),
-            _ => {}
+            Step::Shut => _ = self.socket.shutdown(Shutdown::Write),
+            // The first four wait, and are done where they are asked for.
+            Step::Send | Step::Receive(_) | Step::ReceiveNow | Step::Pause(_) => {}
+            Step::Close(_) | Step::Relieve => {} // Counted. Only a thread that only sends relieves.
         }
         shared.deliver();
     }
@@ -360,7 +369,7 @@ impl Conn {
     /// One `recv`, which waits for at most `left`. `None`: nothing has come.
     fn receive<'a>(
         &self,
-        to: &'a mut Receiver,
+        to: &'a mut ReadBuffer,
         left: Duration,
     ) -> Result<Option<Input<'a>>, Errno> {
         let mut flags = RecvFlags::empty();
@@ -427,16 +436,16 @@ impl Conn {
 
     fn close(&self) {
         let reason = lock(&self.state).over().unwrap_or("Connection closed");
-        lock(&self.shared.room).conns.remove(self.id);
+        lock(&self.shared.registry).conns.remove(self.id);
         self.shared.ask(|hub| hub.leave(self.id, reason));
         self.shared.deliver();
-        self.shared.left.notify_all();
+        self.shared.departed.notify_all();
     }
 }
 
-impl Receiver {
-    fn new() -> Receiver {
-        Receiver { buffer: Box::new_uninit_slice(READ_SIZE), armed: Duration::MAX }
+impl ReadBuffer {
+    fn new() -> ReadBuffer {
+        ReadBuffer { buffer: Box::new_uninit_slice(READ_SIZE), armed: Duration::MAX }
     }
 }
 

@@ -15,14 +15,16 @@
 //! Run: `cargo run --release -p serve-may --example bare-may -- 127.0.0.1:7007`
 //!
 //! **What it lacks**, and where `src/main.rs` has it:
-//! - a limit on connections, and a pause when there are no descriptors (this loop spins): `accept`;
-//! - a limit on coroutines, because may panics when there is no memory for a stack: `accept`;
-//! - an idle connection without a buffer: `read`;
-//! - a turn for the others while one client sends without a pause: `read`;
-//! - lines, a limit on their length, and chat: `read`;
-//! - deadlines for idle peers and for slow ones: `run`;
-//! - a stop that first writes what is due: `run`;
-//! - more than one core, flags and counters: `main`.
+//! - a limit on connections, and a pause when there are no descriptors (this loop spins):
+//!   `Shared::admit` and `Shared::accept`;
+//! - a limit on coroutines, because may panics when there is no memory for a stack:
+//!   `Shared::accept`;
+//! - an idle connection without a buffer: `Conn::receive`;
+//! - a turn for the others while one client sends without a pause: `Conn::run`;
+//! - lines, a limit on their length, and chat: `Conn::handle`;
+//! - deadlines for idle peers and for slow ones: `Conn::wait` and `Shared::mind_deadlines`;
+//! - a stop that first writes what is due: `Shared::stop` and `Conn::run`;
+//! - more than one core, flags and counters: `main` and `serve`.
 
 use std::env;
 use std::io::{self, Read, Write};

@@ -16,8 +16,9 @@
 //! What to do next is `protocol`'s to say ([`Step`]). Here is how this model does it, and waits.
 //!
 //! Run: `cargo run --release -p serve-may -- --workers 2 --mode chat`
-//! Read next: `examples/bare.rs`, this model without all that a server needs. Then `serve-threads`,
-//! where the kernel switches the stacks, and `serve-smol`, whose tasks have none.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-threads`, where the kernel switches the stacks, and `serve-smol`, whose tasks
+//! have none.
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, IoSlice};
@@ -324,18 +325,20 @@ impl Conn {
                 self.handle(Input::Resume);
                 yield_for(Duration::ZERO); // It may be much. Lets other coroutines run.
             }
-            Step::Ping => self.visit(|room, id, _, _| room.ping(id)),
-            Step::Cut(reason) => self.visit(|room, id, _, _| room.cut(id, reason)),
+            Step::Ping => self.with_room(|room, id, _, _| room.ping(id)),
+            Step::Cut(reason) => self.with_room(|room, id, _, _| room.cut(id, reason)),
             // Fails if the peer has gone.
-            Step::Shut => drop(self.socket.inner().shutdown(Shutdown::Write)),
-            _ => {}
+            Step::Shut => _ = self.socket.inner().shutdown(Shutdown::Write),
+            // The first four wait, and are done in `run`.
+            Step::Send | Step::Receive(_) | Step::ReceiveNow | Step::Pause(_) => {}
+            Step::Close(_) | Step::Relieve => {} // Counted. Only a thread that only sends relieves.
         }
     }
 
     /// Chat: there is mail. Echo: the server stops, or nothing has happened yet.
     fn collect(&mut self) {
         if self.member.is_some() {
-            self.visit(|_, _, _, _| ());
+            self.with_room(|_, _, _, _| ()); // For the mail only.
         } else if self.shared.launch.stop.requested() {
             self.session.stop(launch::has_unread(self.socket.inner()), &self.outbox);
         }
@@ -346,7 +349,7 @@ impl Conn {
         let now = self.now;
         let mut lines = 0;
         if self.member.is_some() {
-            self.visit(|room, id, session, outbox| {
+            self.with_room(|room, id, session, outbox| {
                 lines = room.chat(id, session, input, now, outbox);
             });
         } else {
@@ -359,7 +362,7 @@ impl Conn {
     /// coroutines of those for whom something has come. Not inlined: to wake one, may looks up the
     /// worker that runs this.
     #[inline(never)]
-    fn visit(&mut self, call: impl FnOnce(&mut ChatRoom, ConnId, &mut Session, &Outbox)) {
+    fn with_room(&mut self, call: impl FnOnce(&mut ChatRoom, ConnId, &mut Session, &Outbox)) {
         let (Some(id), Some(room)) = (self.member, &self.shared.room) else { return };
         let mut room = lock(room);
         call(&mut room, id, &mut self.session, &self.outbox);

@@ -20,7 +20,7 @@
 //! - lines, a limit on their length, and chat: `read`;
 //! - deadlines for idle peers and for slow ones: `wait`;
 //! - a stop that first writes what is kept: `run`;
-//! - more than one core, flags and counters: `main`.
+//! - more than one core, flags and counters: `main` and `serve`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::env;

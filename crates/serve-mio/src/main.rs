@@ -19,8 +19,9 @@
 //! pass of its loop.
 //!
 //! Run: `cargo run --release -p serve-mio -- --mode chat`
-//! Read next: `examples/bare.rs`, this model without all that a server needs. Then
-//! `serve-polling`, the other portable loop: it names a socket once, and not before it is asked.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-polling`, the other loop on a library: it names a socket once, and not before
+//! it is asked.
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
@@ -158,15 +159,15 @@ impl Worker {
             }
             for event in &events {
                 match event.token() {
-                    LISTENER => self.accept_at = self.accept_at.min(self.now), // See `turn`.
+                    LISTENER => self.accept_at = self.accept_at.min(self.now), // See `end_turn`.
                     WAKE => self.woken(),
                     Token(bits) => self.ready(ConnId::from_bits(bits as u64), Some(event)),
                 }
             }
-            self.turn();
-            // Touched: the turn has queued something for it, or its deadline has passed. To close
-            // one can leave mail for others in the hub. Then `next_deadline` is in the past: the
-            // next wait ends at once, and the next turn fetches that mail.
+            self.end_turn();
+            // Touched: the turn has queued something for it, or its deadline has passed. Closing a
+            // connection can leave mail for other members in the hub. Then `next_deadline` is in
+            // the past: the next wait ends at once, and the next turn fetches that mail.
             while let Some(id) = self.conns.next_touched() {
                 self.write(id);
                 self.settle(id);
@@ -336,7 +337,7 @@ impl Worker {
 
     /// What may concern any connection: deadlines that have passed, mail from the hub, and whether
     /// there are descriptors again.
-    fn turn(&mut self) {
+    fn end_turn(&mut self) {
         let mut hub = self.shared.lock_hub();
         let done = self.conns.turn(self.now, hub.as_deref_mut());
         drop(hub);

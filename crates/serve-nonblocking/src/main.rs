@@ -20,8 +20,8 @@
 //! pass of its loop.
 //!
 //! Run: `cargo run --release -p serve-nonblocking -- --idle spin`
-//! Read next: `examples/bare.rs`, this model without all that a server needs. Then `serve-poll`,
-//! which has the kernel ask all sockets in one call, and waits there.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-poll`, which has the kernel ask all sockets in one call, and waits there.
 
 use std::hint;
 use std::io::{self, ErrorKind, Read, Write};
@@ -158,10 +158,10 @@ impl Worker {
             for id in round.drain(..) {
                 self.ready(id);
             }
-            self.turn();
-            // Touched: the turn has queued something for it, or its deadline has passed. To close
-            // one can leave mail for others in the hub. Then `next_deadline` is in the past: the
-            // next wait ends at once, and the next turn fetches that mail.
+            self.end_turn();
+            // Touched: the turn has queued something for it, or its deadline has passed. Closing a
+            // connection can leave mail for other members in the hub. Then `next_deadline` is in
+            // the past: the next wait ends at once, and the next turn fetches that mail.
             while let Some(id) = self.conns.next_touched() {
                 self.write(id);
                 self.settle(id);
@@ -308,7 +308,7 @@ impl Worker {
 
     /// What may concern any connection: deadlines that have passed, and mail from the hub. After a
     /// round without progress there is none.
-    fn turn(&mut self) {
+    fn end_turn(&mut self) {
         let due = self.conns.next_deadline() <= self.now;
         if !due && !self.progress {
             return;

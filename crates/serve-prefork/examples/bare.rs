@@ -15,13 +15,13 @@
 //!
 //! Run: `cargo run --release -p serve-prefork --example bare-prefork -- 127.0.0.1:7007`
 //!
-//! **What it lacks**, and where `src/main.rs` has it:
-//! - a size of the pool to choose, and a warning when it is too small: `main`;
-//! - a pause when there are no descriptors (this loop spins): `accept`;
-//! - lines, a limit on their length, and chat: `read`;
-//! - deadlines for idle peers and for slow ones: `read` and `write`;
-//! - a stop that first writes what is due: `run`;
-//! - flags and counters: `main`.
+//! **What it lacks**, and where `src/main.rs` and `src/worker.rs` have it:
+//! - a size of the pool to choose, and a warning when it is too small: `serve`;
+//! - a pause when there are no descriptors (this loop spins): `Worker::run`;
+//! - lines, a limit on their length, and chat: `Conn::echo` and `Conn::chat`;
+//! - deadlines for idle peers and for slow ones: `Conn::receive` and `Conn::send`;
+//! - a stop that first writes what is due: `Pool::stop` and `Conn::echo`;
+//! - flags and counters: `main` and `serve`.
 
 #![expect(unsafe_code)]
 

@@ -16,8 +16,8 @@
 //! The parent is here, the processes of the pool are in `worker.rs`, the hub is in `hub.rs`.
 //!
 //! Run: `cargo run --release -p serve-prefork -- --mode chat`
-//! Read next: `examples/bare.rs`, this model without all that a server needs. Then
-//! `serve-iterative`, which is one of these, and `serve-threads`, without the walls.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-iterative`, which is one of these, and `serve-threads`, without the walls.
 
 mod frame;
 mod hub;

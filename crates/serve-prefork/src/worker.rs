@@ -57,7 +57,7 @@ struct State {
 }
 
 /// What a process receives with.
-struct Receiver {
+struct ReadBuffer {
     buffer: Box<[MaybeUninit<u8>]>,
     /// The timeout that the socket has.
     armed: Duration,
@@ -71,12 +71,12 @@ impl Worker {
     /// The life of the process: one client after another.
     pub(crate) fn run(&'static self) {
         let launch = self.pool.launch;
-        let mut receiver = Receiver::new();
+        let mut read_buffer = ReadBuffer::new();
         // The next to be asked comes first, so that no address starves another.
         let mut listeners: Vec<_> = self.pool.listeners.iter().collect();
         while !launch.stop.requested() {
             match self.accept(&mut listeners) {
-                Ok((socket, peer)) => self.admit(socket, peer.ip(), &mut receiver),
+                Ok((socket, peer)) => self.admit(socket, peer.ip(), &mut read_buffer),
                 // The listening socket has been shut down, or left to others: the server stops.
                 Err(error) if error.kind() == ErrorKind::InvalidInput => return,
                 Err(error) if launch::is_shortage(&error) => {
@@ -120,7 +120,7 @@ impl Worker {
     }
 
     /// Serves a client to its end.
-    fn admit(&'static self, socket: TcpStream, peer: IpAddr, receiver: &mut Receiver) {
+    fn admit(&'static self, socket: TcpStream, peer: IpAddr, read_buffer: &mut ReadBuffer) {
         let (pool, launch, seat) = (self.pool, self.pool.launch, self.seat());
         let admit = |others| launch.admit_beside(&socket, others, self.counters);
         if !pool.enter(seat, peer, admit) {
@@ -138,13 +138,13 @@ impl Worker {
         let conn = Arc::new(Conn { worker: self, id, socket, state, changed: Condvar::new() });
         *lock(&self.client) = Some(Arc::clone(&conn));
 
-        receiver.armed = Duration::MAX;
+        read_buffer.armed = Duration::MAX;
         if pool.links.is_empty() {
             // An error of the socket ends the connection as its end does.
-            let _ = conn.echo(receiver);
+            let _ = conn.echo(read_buffer);
         } else {
             conn.tell(frame::OPEN, &host, SendFlags::empty());
-            conn.chat(receiver);
+            conn.chat(read_buffer);
             let reason = lock(&conn.state).duplex.over().unwrap_or("Connection closed");
             conn.tell(frame::LEAVE, reason, SendFlags::empty());
         }
@@ -209,7 +209,7 @@ impl Worker {
 
 impl Conn {
     /// Echo: the whole life of a connection, one call that waits after another.
-    fn echo(&self, receiver: &mut Receiver) -> Result<(), Errno> {
+    fn echo(&self, read_buffer: &mut ReadBuffer) -> Result<(), Errno> {
         let launch = self.worker.pool.launch;
         let State { duplex, .. } = &mut *lock(&self.state);
         let Duplex { session, outbox, .. } = duplex;
@@ -225,14 +225,15 @@ impl Conn {
                     self.send(outbox, SendFlags::empty())?;
                     stuck = !outbox.is_empty();
                 }
-                Step::Receive(until) => input = self.receive(receiver, until.after(now))?,
+                Step::Receive(until) => input = self.receive(read_buffer, until.after(now))?,
                 Step::ReceiveNow => {
-                    input = self.receive(receiver, Duration::ZERO)?;
+                    input = self.receive(read_buffer, Duration::ZERO)?;
                     stuck = input.is_some();
                 }
                 Step::Pause(until) => thread::sleep(until.after(now)),
                 Step::Resume => input = Some(Input::Resume),
-                Step::Shut => drop(self.socket.shutdown(Shutdown::Write)), // Fails if it is gone.
+                // Fails if the peer has gone.
+                Step::Shut => _ = self.socket.shutdown(Shutdown::Write),
                 step @ Step::Close(_) => {
                     launch.account(step.done(), self.worker.counters);
                     return Ok(());
@@ -249,12 +250,12 @@ impl Conn {
     }
 
     /// Chat: the whole life of a member, as far as it sends lines.
-    fn chat(&self, receiver: &mut Receiver) {
+    fn chat(&self, read_buffer: &mut ReadBuffer) {
         let launch = self.worker.pool.launch;
         loop {
             match self.next_step() {
-                Step::Receive(until) => self.hear(receiver, until.after(launch.now())),
-                Step::ReceiveNow => self.hear(receiver, TICK),
+                Step::Receive(until) => self.hear(read_buffer, until.after(launch.now())),
+                Step::ReceiveNow => self.hear(read_buffer, TICK),
                 Step::Pause(until) => self.pause(until.after(launch.now()).min(TICK)),
                 Step::Send => self.pause(TICK),
                 Step::Resume => self.handle(Input::Resume),
@@ -271,11 +272,13 @@ impl Conn {
     }
 
     /// Chat: waits for at most `left`, and handles what comes.
-    fn hear(&self, receiver: &mut Receiver, left: Duration) {
-        match self.receive(receiver, left) {
+    fn hear(&self, read_buffer: &mut ReadBuffer, left: Duration) {
+        match self.receive(read_buffer, left) {
             Ok(Some(input)) => self.handle(input),
             Ok(None) => {}
-            Err(_) => drop(lock(&self.state).duplex.end("Connection reset")),
+            Err(_) => {
+                lock(&self.state).duplex.end("Connection reset");
+            }
         }
     }
 
@@ -303,7 +306,8 @@ impl Conn {
             match step {
                 Step::Ping => state.unsent = Some((frame::PING, "")),
                 Step::Cut(reason) => state.unsent = Some((frame::CUT, reason)),
-                Step::Shut => drop(self.socket.shutdown(Shutdown::Write)), // Fails if it is gone.
+                // Fails if the peer has gone.
+                Step::Shut => _ = self.socket.shutdown(Shutdown::Write),
                 Step::Close(reason) => {
                     state.duplex.end(reason);
                     let _ = self.socket.shutdown(Shutdown::Both); // For the other thread.
@@ -352,7 +356,7 @@ impl Conn {
     /// One `recv`, which waits for at most `left`. `None`: nothing has come.
     fn receive<'a>(
         &self,
-        to: &'a mut Receiver,
+        to: &'a mut ReadBuffer,
         left: Duration,
     ) -> Result<Option<Input<'a>>, Errno> {
         let mut flags = RecvFlags::empty();
@@ -421,9 +425,9 @@ impl Conn {
     }
 }
 
-impl Receiver {
-    fn new() -> Receiver {
-        Receiver { buffer: Box::new_uninit_slice(READ_SIZE), armed: Duration::MAX }
+impl ReadBuffer {
+    fn new() -> ReadBuffer {
+        ReadBuffer { buffer: Box::new_uninit_slice(READ_SIZE), armed: Duration::MAX }
     }
 }
 

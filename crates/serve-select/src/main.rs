@@ -18,8 +18,9 @@
 //! pass of its loop.
 //!
 //! Run: `cargo run --release -p serve-select -- --mode chat`
-//! Read next: `examples/bare.rs`, this model without all that a server needs. Then `serve-poll`,
-//! with no such limit, and `serve-epoll-level`, where the list stays in the kernel.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-poll`, with no such limit, and `serve-epoll-level`, where the list stays in
+//! the kernel.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
@@ -160,10 +161,10 @@ impl Worker {
                     token => self.ready(ConnId::from_bits(token), flags),
                 }
             }
-            self.turn();
-            // Touched: the turn has queued something for it, or its deadline has passed. To close
-            // one can leave mail for others in the hub. Then `next_deadline` is in the past: the
-            // next wait ends at once, and the next turn fetches that mail.
+            self.end_turn();
+            // Touched: the turn has queued something for it, or its deadline has passed. Closing a
+            // connection can leave mail for other members in the hub. Then `next_deadline` is in
+            // the past: the next wait ends at once, and the next turn fetches that mail.
             while let Some(id) = self.conns.next_touched() {
                 self.write(id);
                 self.settle(id);
@@ -346,7 +347,7 @@ impl Worker {
 
     /// What may concern any connection: deadlines that have passed, mail from the hub, and whether
     /// there are descriptors again.
-    fn turn(&mut self) {
+    fn end_turn(&mut self) {
         let mut hub = self.shared.lock_hub();
         let done = self.conns.turn(self.now, hub.as_deref_mut());
         drop(hub);

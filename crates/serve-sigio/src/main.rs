@@ -21,8 +21,8 @@
 //! pass of its loop.
 //!
 //! Run: `cargo run --release -p serve-sigio -- --mode chat`
-//! Read next: `examples/bare.rs`, this model without all that a server needs. Then
-//! `serve-epoll-edge`, which gets as events what this one gets as signals.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-epoll-edge`, which gets as events what this one gets as signals.
 
 mod signals;
 
@@ -152,7 +152,7 @@ impl Worker {
                     Event::Socket(fd, flags) => match self.owners.get(&fd) {
                         Some(&id) => self.hint(id, flags),
                         // A listener's, or closed since: to accept in vain does no harm.
-                        None if self.accept_at < Time::NEVER => {} // `turn` goes on with it.
+                        None if self.accept_at < Time::NEVER => {} // `end_turn` goes on with it.
                         None => self.accept_at = self.now,
                     },
                     Event::Wake => self.woken(),
@@ -162,10 +162,10 @@ impl Worker {
             for id in mem::take(&mut self.hinted) {
                 self.ready(id);
             }
-            self.turn();
-            // Touched: the turn has queued something for it, or its deadline has passed. To close
-            // one can leave mail for others in the hub. Then `next_deadline` is in the past: the
-            // next wait ends at once, and the next turn fetches that mail.
+            self.end_turn();
+            // Touched: the turn has queued something for it, or its deadline has passed. Closing a
+            // connection can leave mail for other members in the hub. Then `next_deadline` is in
+            // the past: the next wait ends at once, and the next turn fetches that mail.
             while let Some(id) = self.conns.next_touched() {
                 self.write(id);
                 self.settle(id);
@@ -363,7 +363,7 @@ impl Worker {
 
     /// What may concern any connection: deadlines that have passed, mail from the hub, and whether
     /// there are descriptors again.
-    fn turn(&mut self) {
+    fn end_turn(&mut self) {
         let mut hub = self.shared.lock_hub();
         let done = self.conns.turn(self.now, hub.as_deref_mut());
         drop(hub);

@@ -14,12 +14,13 @@
 //! Run: `cargo run --release -p serve-threads --example bare-threads -- 127.0.0.1:7007`
 //!
 //! **What it lacks**, and where `src/main.rs` has it:
-//! - a limit on connections, and a pause when there are no descriptors (this loop spins): `accept`;
-//! - small stacks, and a word to a client for whom there is no thread: `accept`;
-//! - lines, a limit on their length, and chat: `read`;
-//! - deadlines for idle peers and for slow ones: `read` and `write`;
-//! - a stop that first writes what is due: `run`;
-//! - flags and counters: `main`.
+//! - a limit on connections, and a pause when there are no descriptors (this loop spins):
+//!   `Acceptor::admit` and `Shared::pause`;
+//! - small stacks, and patience when there is no thread to be had: `Conn::start`;
+//! - lines, a limit on their length, and chat: `Conn::echo_lines` and `Conn::chat_in`;
+//! - deadlines for idle peers and for slow ones: `Conn::receive` and `Conn::send`;
+//! - a stop that first writes what is due: `Shared::stop` and `Conn::echo_lines`;
+//! - flags and counters: `main` and `serve`.
 
 use std::env;
 use std::io::{self, Read, Write};

@@ -10,15 +10,15 @@
 //!
 //! A thread in `recv` cannot see that there is something to send. So in chat the thread that has
 //! got a line queues it for its receivers, and their writers send it. While a writer is busy, lines
-//! gather behind it, and then leave in one `send`. [`Room`] is locked before [`Conn::state`], and
-//! in chat neither lock is held across a system call.
+//! gather behind it, and then leave in one `send`. [`Registry`] is locked before [`Conn::state`],
+//! and in chat neither lock is held across a call that can wait.
 //!
 //! What to do next is `protocol`'s to say ([`Step`]). Here is how this model does it, and waits.
 //!
 //! Run: `cargo run --release -p serve-threads -- --mode chat`
-//! Read next: `examples/bare.rs`, this model without all that a server needs. Then `serve-may`,
-//! which has the same functions in coroutines; `serve-prefork`, where the threads are processes;
-//! and `serve-epoll-level`, where one thread waits for all sockets at once.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-may`, which has the same functions in coroutines; `serve-prefork`, where the
+//! threads are processes; and `serve-epoll-level`, where one thread waits for all sockets at once.
 
 mod handed;
 
@@ -53,10 +53,10 @@ fn main() -> ExitCode {
 fn serve(launch: &'static Launch) -> Result<(), Failure> {
     let chat = launch.settings.mode == Mode::Chat;
     let hub = chat.then(|| Hub::new(Arc::clone(&launch.settings), 1));
-    let room = Mutex::new(Room { conns: Slots::new(0), hub, mail: Vec::new() });
+    let registry = Mutex::new(Registry { conns: Slots::new(0), hub, mail: Vec::new() });
     let most = if chat { MOST_THREADS / 2 } else { MOST_THREADS };
-    let left = Condvar::new();
-    let shared: &'static Shared = Box::leak(Box::new(Shared { launch, most, room, left }));
+    let departed = Condvar::new();
+    let shared: &'static Shared = Box::leak(Box::new(Shared { launch, most, registry, departed }));
 
     let listeners: Vec<_> = launch.listeners_each()?.into_iter().flatten().collect();
     let listeners: &'static [TcpListener] = listeners.leak();
@@ -69,8 +69,8 @@ fn serve(launch: &'static Launch) -> Result<(), Failure> {
     launch.run_each(acceptors, Acceptor::run)?;
 
     // The acceptors have ended. Now the connections.
-    let left = shared.left.wait_while(lock(&shared.room), |room| !room.conns.is_empty());
-    drop(left);
+    let registry = lock(&shared.registry);
+    drop(shared.departed.wait_while(registry, |registry| !registry.conns.is_empty()));
     Ok(())
 }
 
@@ -79,13 +79,13 @@ struct Shared {
     launch: &'static Launch,
     /// The most connections that there can be threads for.
     most: usize,
-    room: Mutex<Room>,
+    registry: Mutex<Registry>,
     /// A connection is gone.
-    left: Condvar,
+    departed: Condvar,
 }
 
 /// Who is there. Echo locks it when a connection comes and when it goes, never in between.
-struct Room {
+struct Registry {
     conns: Slots<Arc<Conn>>,
     /// In chat only.
     hub: Option<Hub>,
@@ -107,9 +107,9 @@ struct Conn {
     id: ConnId,
     /// In echo the connection's thread keeps it locked for life: no other thread wants it.
     state: Mutex<Duplex>,
-    /// Holds one of `--max-connections`. It is freed after `state`, whose end is logged, and before
-    /// `socket` is closed, so that a client that sees the connection close can connect again at
-    /// once.
+    /// Holds one of `--max-connections`. It is dropped after `state`, which logs the end as it is
+    /// dropped. It is freed before `socket` is closed, so that a client that sees the connection
+    /// close can connect again at once.
     _place: Place,
     socket: TcpStream,
     /// Chat: there is something to write, or the reader may go on, or the connection is over.
@@ -117,7 +117,7 @@ struct Conn {
 }
 
 /// What a thread receives with.
-struct Receiver {
+struct ReadBuffer {
     /// Not filled with zeros: an idle connection has not touched its pages.
     buffer: Box<[MaybeUninit<u8>]>,
     /// The timeout that the socket has.
@@ -148,18 +148,18 @@ impl Acceptor {
         let _ = socket.set_write_timeout(Some(TICK));
         let state = Mutex::new(Duplex::new(&launch.settings, now).of(&host));
 
-        let mut room = lock(&shared.room);
+        let mut registry = lock(&shared.registry);
         if launch.stop.requested() {
             return; // `stop` has been to all connections, or waits for this lock.
         }
-        let (id, conn) = room.conns.insert_with(|id| {
+        let (id, conn) = registry.conns.insert_with(|id| {
             let counters = launch.counters(id.slot());
             let changed = Condvar::new();
             Arc::new(Conn { shared, counters, id, _place: place, socket, state, changed })
         });
         let conn = Arc::clone(conn);
-        let chat = room.hub.as_mut().map(|hub| hub.open(id, &host, now)).is_some();
-        drop(room);
+        let chat = registry.hub.as_mut().map(|hub| hub.open(id, &host, now)).is_some();
+        drop(registry);
 
         if chat {
             conn.start(Conn::chat_out);
@@ -174,7 +174,7 @@ impl Shared {
     /// Something has run out. New clients wait in the backlog until a connection ends, or a while.
     fn pause(&self, counters: &Counters) {
         counters.shortages.add(1);
-        drop(self.left.wait_timeout(lock(&self.room), TICK));
+        drop(self.departed.wait_timeout(lock(&self.registry), TICK));
     }
 
     /// The server stops. Members get their last words and then time to end the stream.
@@ -189,8 +189,8 @@ impl Shared {
             self.deliver();
             return;
         }
-        let room = lock(&self.room);
-        for conn in room.conns.ids().filter_map(|id| room.conns.get(id)) {
+        let registry = lock(&self.registry);
+        for conn in registry.conns.ids().filter_map(|id| registry.conns.get(id)) {
             if !launch::has_unread(&conn.socket) {
                 let _ = conn.socket.shutdown(Shutdown::Read);
             }
@@ -199,7 +199,7 @@ impl Shared {
 
     /// Chat: calls the hub. What comes of it waits for [`Shared::deliver`].
     fn ask<T>(&self, call: impl FnOnce(&mut Hub) -> T) -> Option<T> {
-        lock(&self.room).hub.as_mut().map(call)
+        lock(&self.registry).hub.as_mut().map(call)
     }
 
     /// Chat: queues the hub's mail for its receivers, and wakes the writers that had nothing to
@@ -207,8 +207,8 @@ impl Shared {
     fn deliver(&self) {
         let now = self.launch.now();
         let mut idle = Vec::new();
-        let mut room = lock(&self.room);
-        let Room { conns, hub: Some(hub), mail } = &mut *room else { return };
+        let mut registry = lock(&self.registry);
+        let Registry { conns, hub: Some(hub), mail } = &mut *registry else { return };
         let done = hub.hand_out(mail, |to, parcel| {
             let Some(conn) = conns.get(to) else { return Posted::default() };
             let posted = lock(&conn.state).post(parcel, now);
@@ -217,7 +217,7 @@ impl Shared {
             }
             posted
         });
-        drop(room);
+        drop(registry);
 
         self.launch.account(done, self.launch.counters(0));
         for conn in idle {
@@ -231,7 +231,7 @@ impl Conn {
     fn start(self: &Arc<Conn>, run: fn(&Conn)) {
         loop {
             let conn = Arc::clone(self);
-            let enough = lock(&self.shared.room).conns.len() <= self.shared.most;
+            let enough = lock(&self.shared.registry).conns.len() <= self.shared.most;
             let thread = thread::Builder::new().stack_size(STACK);
             if enough && thread.spawn(move || run(&conn)).is_ok() {
                 return;
@@ -253,8 +253,9 @@ impl Conn {
     /// Echo: the whole life of a connection, one call that waits after another.
     fn echo_lines(&self) -> Result<(), Errno> {
         let launch = self.shared.launch;
+        // Locked to the end of the function: no other thread wants it.
         let Duplex { session, outbox, .. } = &mut *lock(&self.state);
-        let mut receiver = Receiver::new();
+        let mut read_buffer = ReadBuffer::new();
         let mut now = launch.now();
         let mut stuck = false;
         loop {
@@ -267,10 +268,10 @@ impl Conn {
                     self.send(outbox, SendFlags::empty())?;
                     stuck = !outbox.is_empty();
                 }
-                Step::Receive(until) => input = self.receive(&mut receiver, until.after(now))?,
+                Step::Receive(until) => input = self.receive(&mut read_buffer, until.after(now))?,
                 Step::ReceiveNow => {
-                    input = self.receive(&mut receiver, Duration::ZERO)?;
-                    stuck = input.is_some();
+                    input = self.receive(&mut read_buffer, Duration::ZERO)?;
+                    stuck = input.is_some(); // If nothing has come, wait in `send` again.
                 }
                 Step::Pause(until) => thread::sleep(until.after(now)),
                 Step::Resume => input = Some(Input::Resume),
@@ -292,10 +293,10 @@ impl Conn {
     /// Chat: the life of the reader, which takes a member's lines. The writer minds the deadlines
     /// while this waits in `recv`.
     fn chat_in(&self) {
-        let mut receiver = Receiver::new();
+        let mut read_buffer = ReadBuffer::new();
         loop {
             match self.next_step(Duplex::receiver_step) {
-                Step::Receive(_) => match self.receive(&mut receiver, Duration::MAX) {
+                Step::Receive(_) => match self.receive(&mut read_buffer, Duration::MAX) {
                     Ok(Some(input)) => self.handle(input),
                     Ok(None) => {}
                     Err(_) => self.hang_up("Connection reset"),
@@ -330,6 +331,7 @@ impl Conn {
                     if self.send(&mut batch, flags).is_err() {
                         self.hang_up("Connection reset");
                     }
+                    // Once it has to wait in `send`, it does so until the batch is empty.
                     stuck = !batch.is_empty() && (stuck || batch.len() == before);
                 }
                 Step::Close(reason) => {
@@ -360,12 +362,13 @@ impl Conn {
         shared.launch.account(step.done(), self.counters);
         match step {
             Step::Resume => self.handle(Input::Resume),
-            Step::Ping => drop(shared.ask(|hub| hub.ping(self.id))),
-            Step::Cut(reason) => drop(shared.ask(|hub| hub.cut(self.id, reason))),
-            Step::Relieve => drop(shared.ask(|hub| hub.relieve(self.id))),
+            Step::Ping => _ = shared.ask(|hub| hub.ping(self.id)),
+            Step::Cut(reason) => _ = shared.ask(|hub| hub.cut(self.id, reason)),
+            Step::Relieve => _ = shared.ask(|hub| hub.relieve(self.id)),
             // Fails if the peer has gone.
-            Step::Shut => drop(self.socket.shutdown(Shutdown::Write)),
-            _ => {}
+            Step::Shut => _ = self.socket.shutdown(Shutdown::Write),
+            // The first four wait, and are done where they are asked for.
+            Step::Send | Step::Receive(_) | Step::ReceiveNow | Step::Pause(_) | Step::Close(_) => {}
         }
         shared.deliver();
     }
@@ -385,7 +388,7 @@ impl Conn {
     /// One `recv`, which waits for at most `left`. `None`: nothing has come.
     fn receive<'a>(
         &self,
-        to: &'a mut Receiver,
+        to: &'a mut ReadBuffer,
         left: Duration,
     ) -> Result<Option<Input<'a>>, Errno> {
         let mut flags = RecvFlags::empty();
@@ -451,15 +454,15 @@ impl Conn {
         let reason = lock(&self.state).over().unwrap_or("Connection closed");
         // The hub first: as soon as it is removed, a new connection may have its slot.
         self.shared.ask(|hub| hub.leave(self.id, reason));
-        lock(&self.shared.room).conns.remove(self.id);
+        lock(&self.shared.registry).conns.remove(self.id);
         self.shared.deliver();
-        self.shared.left.notify_all();
+        self.shared.departed.notify_all();
     }
 }
 
-impl Receiver {
-    fn new() -> Receiver {
-        Receiver { buffer: Box::new_uninit_slice(READ_SIZE), armed: Duration::MAX }
+impl ReadBuffer {
+    fn new() -> ReadBuffer {
+        ReadBuffer { buffer: Box::new_uninit_slice(READ_SIZE), armed: Duration::MAX }
     }
 }
 

@@ -5,7 +5,7 @@
 //! **What wakes it:** the runtime, when the socket is ready (edge-triggered, registered once) or
 //! the timer fires; another task or the stop signal, through the task's own `Notify`.
 //!
-//! It is the server of tokio's tutorial, with two differences:
+//! As in tokio's tutorial, each connection is a task. There are two differences:
 //! - A task that waits holds no read buffer. All that a task keeps across an `await` is memory that
 //!   an idle connection costs. So the buffer of `Connection::read` is on the stack, and the bytes
 //!   in it are handled before `Connection::read` returns.
@@ -15,8 +15,9 @@
 //! `runtime.rs` starts the threads that run the tasks.
 //!
 //! Run: `cargo run --release -p serve-tokio -- --flavor multi-thread --workers 2 --mode chat`
-//! Read next: `examples/bare.rs`, this model without all that a server needs. Then
-//! `serve-epoll-level`, the loop that is hidden here, and `serve-threads`, which really blocks.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-epoll-level`, the loop that is hidden here, and `serve-threads`, which really
+//! blocks.
 
 mod runtime;
 
@@ -44,7 +45,7 @@ use crate::runtime::Launch;
 /// How long to leave a listener alone when the process has run out of descriptors.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// What wakes a task from outside.
+/// What wakes a task from outside. (On another runtime it is another type.)
 type Wakeup = Notify;
 
 /// What the tasks of the connections share.
@@ -297,9 +298,8 @@ impl Connection {
         let (id, launch) = (self.id, self.shared.launch);
         let lines = match launch.settings.mode {
             Mode::Echo => self.session.echo(input, now, &mut self.outbox),
-            Mode::Chat => {
-                self.visit(now, |room, session, outbox| room.chat(id, session, input, now, outbox))
-            }
+            Mode::Chat => self
+                .with_room(now, |room, session, outbox| room.chat(id, session, input, now, outbox)),
         };
         launch.account(Done { lines, ..Done::default() }, self.shared.counters());
     }
@@ -309,7 +309,7 @@ impl Connection {
     fn collect(&mut self, socket: &TcpStream, now: Time) {
         let launch = self.shared.launch;
         if launch.settings.mode == Mode::Chat {
-            self.visit(now, |_, _, _| ());
+            self.with_room(now, |_, _, _| ()); // For the mail only.
         } else if launch.stop.requested() {
             self.session.stop(launch::has_unread(socket), &self.outbox);
         }
@@ -322,15 +322,15 @@ impl Connection {
         self.shared.counters().expired(due);
         match due {
             Due::Resume => self.handle(Input::Resume, now),
-            Due::Ping => self.visit(now, |room, _, _| room.ping(id)),
-            Due::Cut(reason) => self.visit(now, |room, _, _| room.cut(id, reason)),
+            Due::Ping => self.with_room(now, |room, _, _| room.ping(id)),
+            Due::Cut(reason) => self.with_room(now, |room, _, _| room.cut(id, reason)),
             Due::Later | Due::Close => {}
         }
     }
 
     /// Chat: calls the room under its lock, and moves the mail in the member's inbox to its outbox.
     /// Then, without the lock, wakes the tasks of the members that have got mail.
-    fn visit<R>(
+    fn with_room<R>(
         &mut self,
         now: Time,
         call: impl FnOnce(&mut TaskRoom, &mut Session, &Outbox) -> R,

@@ -28,7 +28,7 @@
 //! - a receive that completes again and again, into buffers that the kernel takes only when bytes
 //!   have come: `settle` and `complete`;
 //! - lines, a limit on their length, and chat: `read`, which calls `protocol`;
-//! - deadlines for idle peers and for slow ones: `wait` and `turn`;
+//! - deadlines for idle peers and for slow ones: `wait` and `end_turn`;
 //! - a clear word where io_uring is forbidden or too old: `ring.rs`;
 //! - a request that is cancelled: `close`; a stop that first sends what is queued: `woken`;
 //! - more than one core, flags and counters: `serve`.

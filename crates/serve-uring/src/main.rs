@@ -25,9 +25,9 @@
 //! pass of its loop.
 //!
 //! Run: `cargo run --release -p serve-uring -- --mode chat`
-//! Read first: `examples/bare.rs`, this model without all that a server needs. Read next:
-//! `serve-epoll-level`, which learns what is ready instead of what is done, and `serve-compio`,
-//! whose runtime hides this loop.
+//! Read first: `examples/bare.rs`, this model without all that a server needs.
+//! Read next: `serve-epoll-level`, which learns what is ready instead of what is done, and
+//! `serve-compio`, whose runtime hides this loop.
 
 mod ring;
 
@@ -72,7 +72,9 @@ fn serve(launch: &'static Launch<Sizes>) -> Result<(), Failure> {
         workers.push(Worker::new(index, shared, listeners, ring, ready.clone()));
     }
     launch.on_stop(move || shared.ring_fds.iter().for_each(|fd| waker.wake(fd)))?;
-    launch.run_each_when(workers, Worker::run, || started.iter().take(launch.workers).collect())
+    // The server announces itself when the ring of each worker is on, or one could not be.
+    let all_are_on = || started.iter().take(launch.workers).collect();
+    launch.run_each_when(workers, Worker::run, all_are_on)
 }
 
 /// What all workers share.
@@ -155,16 +157,16 @@ impl Worker {
             return Ok(()); // The main thread ends the process.
         }
         self.woken(); // Perhaps the server stops already: a ring that was off got no message.
-        self.turn(); // Makes the first requests to accept.
+        self.end_turn(); // Makes the first requests to accept.
         while !self.conns.finished() {
             self.wait()?;
             while let Some(completion) = self.ring.next() {
                 self.complete(completion);
             }
-            self.turn();
-            // Touched: the turn has queued something for it, or its deadline has passed. To close
-            // one can leave mail for others in the hub. Then `next_deadline` is in the past: the
-            // next wait ends at once, and the next turn fetches that mail.
+            self.end_turn();
+            // Touched: the turn has queued something for it, or its deadline has passed. Closing a
+            // connection can leave mail for other members in the hub. Then `next_deadline` is in
+            // the past: the next wait ends at once, and the next turn fetches that mail.
             while let Some(id) = self.conns.next_touched() {
                 self.write(id);
                 self.settle(id);
@@ -253,7 +255,10 @@ impl Worker {
     /// `leaving`.
     fn read(&mut self, id: ConnId, received: &Received, more: bool) {
         let Some(conn) = self.conns.get_mut(id) else {
-            self.release(id, |flight| flight.receiving = more);
+            if let Some(conn) = self.leaving.get_mut(&id) {
+                conn.io.flight.receiving = more;
+                self.release(id);
+            }
             return;
         };
         conn.io.flight.receiving = more;
@@ -289,15 +294,18 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if !conn.io.flight.sending && !conn.outbox.is_empty() {
             conn.io.flight.sending = true;
-            // SAFETY: until `sending` is false again, which `sent` and `release` see to, the outbox
-            // is not advanced, and no connection is dropped that has something in flight.
+            // SAFETY: until `sent` sets `sending` to false again, the outbox is not advanced, and
+            // `release` drops no connection that has something in flight.
             unsafe { self.ring.send(&conn.io.socket, &mut conn.outbox, id) };
         }
     }
 
     fn sent(&mut self, id: ConnId, len: io::Result<usize>) {
         let Some(conn) = self.conns.get_mut(id) else {
-            self.release(id, |flight| flight.sending = false);
+            if let Some(conn) = self.leaving.get_mut(&id) {
+                conn.io.flight.sending = false;
+                self.release(id);
+            }
             return;
         };
         conn.io.flight.sending = false;
@@ -335,7 +343,7 @@ impl Worker {
 
     /// What may concern any connection: deadlines that have passed, mail from the hub, and whether
     /// there are descriptors again.
-    fn turn(&mut self) {
+    fn end_turn(&mut self) {
         // Does a long queue wait for this loop, and not for its peer? It does if no send is in
         // flight: the last one has completed, and `write` makes the next at the end of this turn.
         // More mail could fill such a queue, and the hub would cut the member as slow. So no mail
@@ -371,14 +379,12 @@ impl Worker {
         let Some(conn) = closed else { return };
         self.ring.cancel(id, &conn.io.flight);
         self.leaving.insert(id, conn);
-        self.release(id, |_| {}); // Drops it now, if nothing is in flight.
+        self.release(id);
     }
 
-    /// Notes that a request of a closed connection has completed, and drops the connection when no
-    /// request of it is in flight any more.
-    fn release(&mut self, id: ConnId, note: impl FnOnce(&mut Flight)) {
-        let Some(conn) = self.leaving.get_mut(&id) else { return };
-        note(&mut conn.io.flight);
+    /// Drops a closed connection, unless a request of it is still in flight.
+    fn release(&mut self, id: ConnId) {
+        let Some(conn) = self.leaving.get(&id) else { return };
         if !conn.io.flight.sending && !conn.io.flight.receiving {
             self.leaving.remove(&id);
             if self.accept_at < Time::NEVER {

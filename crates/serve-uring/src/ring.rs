@@ -26,16 +26,16 @@ const SUBMISSIONS: u32 = 1024;
 const SLICES: usize = 1024;
 /// Headers of vectored sends that are kept for the next turn.
 const HEADERS: usize = 64;
-/// Bytes of all peers together that are handed out in one turn of a chat, but for the last buffer.
-/// Each line can become a message to every member. The shortest such line has about 16 bytes, so a
-/// turn makes about 1,024 messages for one member: as many as one send carries. With more, queues
-/// would grow from turn to turn.
+/// Bytes of all peers together that are handed out in one turn of a chat. The buffer that reaches
+/// this number is still handed out whole. Each line can become a message to every member. The
+/// shortest such line has about 16 bytes, so a turn makes about 1,024 messages for one member: as
+/// many as one send carries. With more, queues would grow from turn to turn.
 const CHAT_BUDGET: usize = 16 << 10;
-/// The same in echo, where a line goes back to its own peer: no more comes on top of a full queue
-/// than in the loops that read. With less, a long line takes many turns and many small sends.
+/// The same in echo, where a line goes back to its own peer: as much as other loops read at once.
+/// With less, a long line takes many turns and many small sends.
 const ECHO_BUDGET: usize = READ_SIZE;
 /// How long to wait when there is no memory for a message.
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
+const MESSAGE_PAUSE: Duration = Duration::from_millis(10);
 /// The one group of buffers.
 const GROUP: u16 = 0;
 
@@ -138,8 +138,8 @@ pub(crate) struct Ring {
     headers_used: usize,
 }
 
-// SAFETY: it moves to its thread before its first request, and until then the pointers in it lead
-// only to memory that it owns.
+// SAFETY: a ring moves to its thread before its first request, and until then the pointers in it
+// lead only to memory that it owns.
 unsafe impl Send for Ring {}
 
 impl Ring {
@@ -162,7 +162,8 @@ impl Ring {
             .setup_r_disabled()
             .build(SUBMISSIONS.min(sizes.cq))
             .map_err(|error| unavailable(&error))?;
-        // Memory safety depends on the second of these, so it is asked for all the same.
+        // A kernel that has NO_SQARRAY has both. Still, both are asked for: memory safety depends
+        // on SUBMIT_STABLE.
         if !(uring.params().is_feature_nodrop() && uring.params().is_feature_submit_stable()) {
             return Err(unavailable(&io::Error::from_raw_os_error(libc::EINVAL)));
         }
@@ -224,13 +225,9 @@ impl Ring {
             self.headers_used = 0;
             self.headers.truncate(HEADERS);
         }
-        match result.as_ref().map_err(io::Error::raw_os_error) {
-            // The time is over, a signal came, or (BUSY, AGAIN) the completions must be looked
-            // at before there is room for more. What was not submitted still stands there.
-            Ok(_) | Err(Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
-                Ok(overflowed)
-            }
-            Err(_) => result.map(|_| overflowed),
+        match result {
+            Err(error) if !is_passing(&error) => Err(error),
+            _ => Ok(overflowed),
         }
     }
 
@@ -431,6 +428,13 @@ fn decode(entry: &cqueue::Entry) -> Option<Completion> {
     })
 }
 
+/// Whether the next wait does better: the time is over, a signal came, or (BUSY, AGAIN) completions
+/// must be looked at before there is room for more. What was not submitted stays in its queue.
+fn is_passing(error: &io::Error) -> bool {
+    let passing = [libc::ETIME, libc::EINTR, libc::EBUSY, libc::EAGAIN];
+    error.raw_os_error().is_some_and(|code| passing.contains(&code))
+}
+
 /// Whether the result of a request says that nothing was done, and the request may be made again:
 /// it was cancelled, a signal came first, or the kernel could not wait.
 fn is_retry(result: i32) -> bool {
@@ -469,7 +473,9 @@ impl Buffers {
         let memory = unsafe { alloc::alloc_zeroed(layout) };
         let entries = NonNull::new(memory.cast())?;
         let mut buffers = Buffers { entries, layout, mask: count - 1, tail: 0 };
-        (0..count).for_each(|buffer| buffers.provide(buffer));
+        for buffer in 0..count {
+            buffers.provide(buffer);
+        }
         Some(buffers)
     }
 
@@ -528,7 +534,7 @@ impl Waker {
     /// ended, it fails, and the worker need not be woken.
     pub(crate) fn wake(&mut self, fd: &OwnedFd) {
         while self.send(fd) == -libc::ENOMEM {
-            thread::sleep(SHORTAGE_PAUSE);
+            thread::sleep(MESSAGE_PAUSE);
         }
     }
 

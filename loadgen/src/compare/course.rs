@@ -34,7 +34,7 @@ pub struct Compare<'a> {
 }
 
 impl<'a> Compare<'a> {
-    /// One that is about to begin.
+    /// A comparison that is about to begin.
     pub fn new(
         field: Field<'a>,
         settings: &'a Settings,

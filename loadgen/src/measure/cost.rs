@@ -149,6 +149,21 @@ pub(crate) fn resident(root: i32) -> Option<u64> {
     (!tree.is_empty()).then(|| tree.iter().filter_map(rss).sum())
 }
 
+/// Memory at one moment, in bytes, as far as it is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// Of the server's processes.
+    pub(crate) server: Option<u64>,
+    /// Of the kernel, for its own objects.
+    pub(crate) kernel: Option<u64>,
+}
+
+impl Memory {
+    pub(crate) fn now(server: Option<i32>) -> Self {
+        Self { server: server.and_then(resident), kernel: kernel_memory() }
+    }
+}
+
 /// What a process tree holds at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
@@ -172,7 +187,7 @@ impl Held {
 /// Memory in bytes that the kernel of this machine holds for its own objects, for the stacks of
 /// threads and for page tables: what connections take of it beside the memory of processes. It is
 /// known for the machine only, so it covers both ends of a connection, and whatever else grows.
-pub(crate) fn kernel_memory() -> Option<u64> {
+fn kernel_memory() -> Option<u64> {
     let info = procfs::Meminfo::current().ok()?;
     Some(info.slab + info.kernel_stack? + info.page_tables?)
 }

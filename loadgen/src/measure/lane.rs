@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 
-use super::cost::{Snapshot, kernel_memory, resident};
+use super::cost::{Memory, Snapshot};
 use super::machine::Counters;
 use super::meeting::{Meeting, SETTLE};
 use super::syscalls::Counting;
@@ -79,8 +79,8 @@ impl<'a> Lane<'a> {
             workload,
             settings,
         };
-        let warm = lane.warm_up(progress);
-        warm.map_err(|error| lane.explained(error)).map(|()| lane)
+        lane.warm_up(progress).map_err(|error| lane.explained(error))?;
+        Ok(lane)
     }
 
     fn warm_up(&mut self, progress: &mut Progress) -> Result<()> {
@@ -91,7 +91,7 @@ impl<'a> Lane<'a> {
         let door = gate::Door { addr, password: password.clone() };
         gate::first_contact(&door, workload.mode, stall)
             .with_context(|| format!("no sensible answer from {addr}"))?;
-        let empty = (pid.and_then(resident), kernel_memory());
+        let empty = Memory::now(pid);
         let spins = self.settings.spins(workload);
         let mut team =
             Team::start(&Plan { addr, workload, threads, seed, stall, spins, password })?;
@@ -106,15 +106,9 @@ impl<'a> Lane<'a> {
             }
             Err(Err(e)) => return Err(e),
         }
-        let full = (pid.and_then(resident), kernel_memory());
-        let each = |(full, empty): (u64, u64)| {
-            full.saturating_sub(empty) as f64 / f64::from(workload.connections)
-        };
-        let lasting = workload.churn.is_none();
-        self.evidence.idle = full.0.zip(empty.0).filter(|_| lasting).map(each);
-        // It is known for the whole machine, on which a few connections do not show.
-        let many = lasting && workload.connections >= MANY;
-        self.evidence.kernel = full.1.zip(empty.1).filter(|_| many).map(each);
+        if workload.churn.is_none() {
+            note_idle_memory(&mut self.evidence, workload.connections, empty, Memory::now(pid));
+        }
         let counting =
             pid.context("its process is not known (give --pid)").and_then(Counting::start);
         let warmup = workload.warmup.max(self.target.warmup);
@@ -280,6 +274,18 @@ impl<'a> Lane<'a> {
             Err(death) => death.context(told),
             Ok(()) => error,
         }
+    }
+}
+
+/// Notes what each connection has added to the memory.
+fn note_idle_memory(evidence: &mut Evidence, connections: u32, empty: Memory, full: Memory) {
+    let each = |full: Option<u64>, empty: Option<u64>| {
+        Some(full?.saturating_sub(empty?) as f64 / f64::from(connections))
+    };
+    evidence.idle = each(full.server, empty.server);
+    // It is known for the whole machine, on which a few connections do not show.
+    if connections >= MANY {
+        evidence.kernel = each(full.kernel, empty.kernel);
     }
 }
 
