@@ -21,6 +21,7 @@
 //! Read next: `serve-polling`, the loop underneath, and `serve-tokio`, where handlers are tasks.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -104,7 +105,9 @@ struct Worker {
     timer: (Time, Option<RegistrationToken>),
     /// Empty once the server stops.
     listeners: Vec<RegistrationToken>,
-    /// When to accept again after a shortage.
+    /// Those that are not watched, after a shortage.
+    paused: Vec<usize>,
+    /// When to watch them again.
     accept_at: Time,
     conns: Connections<Io>,
     /// For which connections the loop is to watch for something else from the end of this turn on.
@@ -132,10 +135,12 @@ impl Worker {
         let mut event_loop = EventLoop::<Worker>::try_new()?;
         let (launch, handle) = (own.shared.launch, event_loop.handle());
         let mut listeners = Vec::new();
-        for listener in own.listeners {
+        for (at, listener) in own.listeners.into_iter().enumerate() {
             listener.set_nonblocking(true)?;
             let source = Generic::new(listener, Interest::READ, Level);
-            let token = handle.insert_source(source, |_, it, worker| Ok(worker.accept(it)))?;
+            let token = handle.insert_source(source, move |_, it, worker: &mut Worker| {
+                Ok(worker.accept(at, it))
+            })?;
             listeners.push(token);
         }
         handle.insert_source(own.ping, |(), _, _| ())?; // The end of the turn does what it is for.
@@ -147,6 +152,7 @@ impl Worker {
             signal: event_loop.get_signal(),
             timer: (Time::NEVER, None),
             listeners,
+            paused: Vec::new(),
             accept_at: Time::NEVER,
             conns: Connections::new(&launch.settings, own.index),
             changed: Vec::new(),
@@ -204,7 +210,7 @@ impl Worker {
         }
     }
 
-    fn accept(&mut self, listener: &TcpListener) -> PostAction {
+    fn accept(&mut self, at: usize, listener: &TcpListener) -> PostAction {
         self.now = self.shared.launch.now();
         for _ in 0..ACCEPTS {
             match launch::accept_nonblocking(listener) {
@@ -216,6 +222,7 @@ impl Worker {
                 Err(error) if launch::is_shortage(&error) => {
                     self.counters.shortages.add(1);
                     self.accept_at = self.now + SHORTAGE_PAUSE;
+                    self.paused.push(at);
                     // The listener stays ready: the loop would spin if it were still watched.
                     return PostAction::Disable;
                 }
@@ -244,6 +251,7 @@ impl Worker {
     /// Perhaps the server stops.
     fn woken(&mut self) {
         if self.shared.launch.stop.requested() && !self.conns.is_stopping() {
+            self.paused.clear();
             for listener in self.listeners.drain(..) {
                 self.handle.remove(listener);
             }
@@ -351,9 +359,10 @@ impl Worker {
 
         if self.accept_at <= self.now {
             self.accept_at = Time::NEVER;
-            for listener in &self.listeners {
-                if self.handle.enable(listener).is_err() {
+            for at in mem::take(&mut self.paused) {
+                if self.handle.enable(&self.listeners[at]).is_err() {
                     self.accept_at = self.now + SHORTAGE_PAUSE; // No memory for that either.
+                    self.paused.push(at);
                 }
             }
         }

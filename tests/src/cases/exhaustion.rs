@@ -41,6 +41,10 @@ pub(super) const URING_ECHO: &[Case] = cases![Echo only "serve-uring":
     a_completion_queue_of_8_serves_two_hundred,
 ];
 
+pub(super) const CALLOOP: &[Case] = cases![Echo only "serve-calloop":
+    after_a_shortage_at_one_of_two_addresses_it_sleeps needs 32,
+];
+
 pub(super) const URING_CHAT: &[Case] = cases![Chat only "serve-uring":
     a_completion_queue_of_8_carries_the_chat_of_two_hundred,
 ];
@@ -67,6 +71,36 @@ fn out_of_descriptors_it_serves_those_inside_and_then_the_rest(ctx: &Ctx) {
         }
     }
     server.serves();
+}
+
+/// 37: A shortage at one address of two is over when there are descriptors again: then nothing wakes
+/// the loop. (It once tried for ever to watch the other address, which it had never ceased to watch.)
+fn after_a_shortage_at_one_of_two_addresses_it_sleeps(ctx: &Ctx) {
+    /// The last clients go while it is watched.
+    const MOST: u64 = 8;
+    let listens = ["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
+    let mut server = ctx.echo_after("ulimit -n 64", &listens);
+    let addrs = [server.addr(), server.another_addr()];
+    let mut clients = server.at(addrs[0]).clients(100);
+    ctx.watch.until("a shortage", || server.shortages() > 0);
+    while !clients.is_empty() {
+        for client in &mut clients {
+            client.queue(b"hello\n");
+        }
+        pump("the next to be served", &mut clients, |clients| {
+            clients.iter().any(|client| !client.incoming.is_empty())
+        });
+        clients.retain(|client| client.incoming.is_empty());
+    }
+    for addr in addrs {
+        server.at(addr).serves();
+    }
+    let (before, began) = (server.counter("wakeups"), Instant::now());
+    while began.elapsed() < Duration::from_secs(2) {
+        let woken = server.counter("wakeups") - before;
+        assert!(woken <= MOST, "woken {woken} times with nothing to do");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Watches the server's processor time while nothing happens. It spins if it has used a fifth of a

@@ -119,6 +119,7 @@ pub(crate) fn shared(package: &str) -> Vec<Case> {
         answers::CHAT,
         exhaustion::ECHO,
         exhaustion::CHAT,
+        exhaustion::CALLOOP,
         exhaustion::URING_ECHO,
         exhaustion::URING_CHAT,
         process::ECHO,
