@@ -354,6 +354,29 @@ fn an_answer_cut_short_says_nothing_of_the_next() {
 }
 
 #[test]
+fn whowas_keeps_room_for_its_ends_and_no_more() {
+    let mut world = tight(8_000);
+    for n in 0..60 {
+        world.say("a", format!("NICK {}", ["x", "y"][n % 2]));
+        drop_mail(&mut world);
+    }
+    let id = world.ids["a"];
+    for limit in 1_600..1_700 {
+        world.hub.note_queue(id, 4_000 - limit);
+        let mut told_of = |list: &str| {
+            world.say("a", format!("WHOWAS {list}"));
+            let lines = world.mail().remove("a").unwrap();
+            lines.iter().map(|line| line.len() + 2).sum::<usize>()
+        };
+        // More is told while a line fits beside the two that are kept for a nickname.
+        let told = told_of("x");
+        assert!((limit - 3 * Limits::CHAT_LINE + 1..=limit).contains(&told), "{told} of {limit}");
+        let told = told_of("x,1,2,3,4,5,6,7");
+        assert!(told <= limit, "{told} of {limit} for eight nicknames");
+    }
+}
+
+#[test]
 fn an_endless_message_of_the_day_cuts_no_member() {
     let mut settings = settings();
     settings.limits.sendq = 8_000;

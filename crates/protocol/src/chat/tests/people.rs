@@ -184,6 +184,20 @@ fn whox_tells_what_is_asked_for() {
 }
 
 #[test]
+fn whox_tells_how_long_a_member_has_been_silent() {
+    let mut world = world();
+    world.now = Time::from_millis(67_900);
+    world.play("a> NOTICE stranger :x\nstranger< :a!a@h NOTICE stranger :x");
+    world.now = Time::from_millis(69_900);
+    world.play(
+        "b> WHO #c %nl
+        b< :s 354 b a 2
+        b< :s 354 b b 62
+        b< :s 315 b #c :End of WHO list",
+    );
+}
+
+#[test]
 fn whowas_tells_the_latest_first() {
     let mut world = world();
     world.now = Time::from_millis(60_000);
@@ -203,6 +217,12 @@ fn whowas_tells_the_latest_first() {
         a< :s 369 a B :End of WHOWAS
         a> WHOWAS b 1
         a< :s 314 a b stranger h * :Real stranger
+        a< :s 312 a b s :1970-01-01T00:17:40Z
+        a< :s 369 a b :End of WHOWAS
+        a> WHOWAS b 0
+        a< :s 314 a b stranger h * :Real stranger
+        a< :s 312 a b s :1970-01-01T00:17:40Z
+        a< :s 314 a b b h * :Real b
         a< :s 312 a b s :1970-01-01T00:17:40Z
         a< :s 369 a b :End of WHOWAS
         a> WHOWAS nobody,b -1
@@ -252,4 +272,64 @@ fn the_server_tells_of_itself() {
         a< :s 258 a :iomodels-...
         a< :s 259 a :root@example.org",
     );
+}
+
+#[test]
+fn the_time_since_the_start_is_told_in_days_hours_minutes_and_seconds() {
+    for (seconds, told) in [
+        (7, "0 days 0:00:07"),
+        (3_599, "0 days 0:59:59"),
+        (86_399, "0 days 23:59:59"),
+        (2 * 86_400 + 3 * 3_600 + 4 * 60 + 5, "2 days 3:04:05"),
+    ] {
+        let mut world = World::new(settings());
+        world.now = Time::from_millis(seconds * 1_000);
+        world.play(&format!(
+            "a> STATS u
+            a< :s 242 a :Server Up {told}
+            a< :s 219 a u :End of STATS report"
+        ));
+    }
+}
+
+#[test]
+fn users_are_counted_as_visible_or_invisible() {
+    world().play(
+        "a> MODE a +i
+        a< :a!a@h MODE a :+i
+        b> LUSERS
+        b< :s 251 b :There are 2 users and 1 invisible on 1 server
+        b< :s 252 b 0 :operator(s) online
+        b< :s 253 b 0 :unknown connection(s)
+        b< :s 254 b 1 :channels formed
+        b< :s 255 b :I have 3 clients and 0 servers
+        b< :s 265 b 3 3 :Current local users 3, max 3
+        b< :s 266 b 3 3 :Current global users 3, max 3",
+    );
+}
+
+#[test]
+fn who_takes_a_mask_of_64_bytes_and_none_that_is_longer() {
+    let (longest, longer) = (["s", &"*".repeat(63)].concat(), ["s", &"*".repeat(64)].concat());
+    world().play(&format!(
+        "a> WHO {longest}
+        a< :s 352 a * stranger h s stranger H :0 Real stranger
+        a< :s 315 a {longest} :End of WHO list
+        a> WHO {longer}
+        a< :s 315 a {longer} :End of WHO list",
+    ));
+}
+
+#[test]
+fn a_real_name_may_be_as_long_as_namelen_says() {
+    let longest = "é".repeat(64);
+    world().play(&format!(
+        "a> SETNAME :{longest}
+        b> SETNAME :{longest}x
+        b< :s FAIL SETNAME INVALID_REALNAME :Real name is empty or too long
+        stranger> WHO #c %nr
+        stranger< :s 354 stranger a :{longest}
+        stranger< :s 354 stranger b :Real b
+        stranger< :s 315 stranger #c :End of WHO list",
+    ));
 }
