@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -173,8 +174,12 @@ impl<E> Launch<E> {
 
 fn refuse(socket: &impl AsFd, refusal: &[u8], counters: &Counters) {
     counters.refused.add(1);
+    let socket = SockRef::from(socket);
     let flags = nix::libc::MSG_DONTWAIT | nix::libc::MSG_NOSIGNAL;
-    let _ = SockRef::from(socket).send_with_flags(refusal, flags);
+    let _ = socket.send_with_flags(refusal, flags);
+    // What the client has said is thrown away. Closed with it unread, the connection would be reset,
+    // and the client might not see the refusal.
+    let _ = socket.recv_with_flags(&mut [MaybeUninit::uninit(); 4096], nix::libc::MSG_DONTWAIT);
 }
 
 /// One connection's place. Dropping it makes the place free.
