@@ -74,7 +74,7 @@ struct Shared {
     launch: &'static Launch,
     /// One for each worker: to ping it ends the worker's wait.
     pings: Vec<Ping>,
-    /// In chat only. Its lock is never held across a system call.
+    /// In chat only. Its lock is never held across a call that can wait.
     hub: Option<Mutex<Hub>>,
 }
 

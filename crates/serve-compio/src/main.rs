@@ -116,7 +116,7 @@ impl Worker {
 /// What all tasks share.
 struct Shared {
     launch: &'static Launch,
-    /// Its lock is never held across a system call or an `await`. In echo it is taken when a
+    /// Its lock is never held across a call that waits, nor an `await`. In echo it is taken when a
     /// connection comes and when it goes.
     room: Mutex<TaskRoom>,
     /// The server stops: the tasks that accept wait for it.

@@ -76,7 +76,7 @@ struct Shared {
     launch: &'static Launch,
     /// One eventfd for each worker: to write to it ends the worker's wait.
     wakers: Vec<OwnedFd>,
-    /// In chat only. Its lock is never held across a system call.
+    /// In chat only. Its lock is never held across a call that can wait.
     hub: Option<Mutex<Hub>>,
 }
 

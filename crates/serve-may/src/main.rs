@@ -91,7 +91,7 @@ fn serve(launch: &'static Launch) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What all coroutines share. No lock is held across a system call or a wait.
+/// What all coroutines share. No lock is held across a call that can wait.
 struct Shared {
     launch: &'static Launch,
     listeners: Vec<CoIo<TcpListener>>,

@@ -83,7 +83,7 @@ struct Shared {
     launch: &'static Launch<Extra>,
     /// Each worker's flag: another worker, or the stop, has something for it.
     wakes: Vec<AtomicBool>,
-    /// In chat only. Its lock is never held across a system call.
+    /// In chat only. Its lock is never held across a call that can wait.
     hub: Option<Mutex<Hub>>,
 }
 

@@ -73,7 +73,7 @@ struct Shared {
     launch: &'static Launch<Extra>,
     /// One for each worker: to notify it ends the worker's wait.
     pollers: Vec<Poller>,
-    /// In chat only. Its lock is never held across a system call.
+    /// In chat only. Its lock is never held across a call that can wait.
     hub: Option<Mutex<Hub>>,
 }
 

@@ -82,7 +82,7 @@ struct Shared {
     launch: &'static Launch<Sizes>,
     /// One for each worker: a message to its ring ends the worker's wait.
     ring_fds: Vec<OwnedFd>,
-    /// In chat only. Its lock is never held across a system call.
+    /// In chat only. Its lock is never held across a call that can wait.
     hub: Option<Mutex<Hub>>,
 }
 
