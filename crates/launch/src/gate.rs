@@ -177,8 +177,8 @@ fn refuse(socket: &impl AsFd, refusal: &[u8], counters: &Counters) {
     let socket = SockRef::from(socket);
     let flags = nix::libc::MSG_DONTWAIT | nix::libc::MSG_NOSIGNAL;
     let _ = socket.send_with_flags(refusal, flags);
-    // What the client has said is thrown away. Closed with it unread, the connection would be reset,
-    // and the client might not see the refusal.
+    // What the client has said is thrown away. Closed with it unread, the connection would be
+    // reset, and the client might not see the refusal.
     let _ = socket.recv_with_flags(&mut [MaybeUninit::uninit(); 4096], nix::libc::MSG_DONTWAIT);
 }
 

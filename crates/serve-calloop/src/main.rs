@@ -21,7 +21,6 @@
 //! Read next: `serve-polling`, the loop underneath, and `serve-tokio`, where handlers are tasks.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::mem;
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -105,9 +104,7 @@ struct Worker {
     timer: (Time, Option<RegistrationToken>),
     /// Empty once the server stops.
     listeners: Vec<RegistrationToken>,
-    /// Those that are not watched, after a shortage.
-    paused: Vec<usize>,
-    /// When to watch them again.
+    /// When to accept again after a shortage.
     accept_at: Time,
     conns: Connections<Io>,
     /// For which connections the loop is to watch for something else from the end of this turn on.
@@ -135,12 +132,10 @@ impl Worker {
         let mut event_loop = EventLoop::<Worker>::try_new()?;
         let (launch, handle) = (own.shared.launch, event_loop.handle());
         let mut listeners = Vec::new();
-        for (at, listener) in own.listeners.into_iter().enumerate() {
+        for listener in own.listeners {
             listener.set_nonblocking(true)?;
             let source = Generic::new(listener, Interest::READ, Level);
-            let token = handle.insert_source(source, move |_, it, worker: &mut Worker| {
-                Ok(worker.accept(at, it))
-            })?;
+            let token = handle.insert_source(source, |_, it, worker| Ok(worker.accept(it)))?;
             listeners.push(token);
         }
         handle.insert_source(own.ping, |(), _, _| ())?; // The end of the turn does what it is for.
@@ -152,7 +147,6 @@ impl Worker {
             signal: event_loop.get_signal(),
             timer: (Time::NEVER, None),
             listeners,
-            paused: Vec::new(),
             accept_at: Time::NEVER,
             conns: Connections::new(&launch.settings, own.index),
             changed: Vec::new(),
@@ -210,7 +204,7 @@ impl Worker {
         }
     }
 
-    fn accept(&mut self, at: usize, listener: &TcpListener) -> PostAction {
+    fn accept(&mut self, listener: &TcpListener) -> PostAction {
         self.now = self.shared.launch.now();
         for _ in 0..ACCEPTS {
             match launch::accept_nonblocking(listener) {
@@ -222,7 +216,6 @@ impl Worker {
                 Err(error) if launch::is_shortage(&error) => {
                     self.counters.shortages.add(1);
                     self.accept_at = self.now + SHORTAGE_PAUSE;
-                    self.paused.push(at);
                     // The listener stays ready: the loop would spin if it were still watched.
                     return PostAction::Disable;
                 }
@@ -251,7 +244,6 @@ impl Worker {
     /// Perhaps the server stops.
     fn woken(&mut self) {
         if self.shared.launch.stop.requested() && !self.conns.is_stopping() {
-            self.paused.clear();
             for listener in self.listeners.drain(..) {
                 self.handle.remove(listener);
             }
@@ -359,10 +351,11 @@ impl Worker {
 
         if self.accept_at <= self.now {
             self.accept_at = Time::NEVER;
-            for at in mem::take(&mut self.paused) {
-                if self.handle.enable(&self.listeners[at]).is_err() {
+            for listener in &self.listeners {
+                // One that is still watched cannot be enabled, and would look like a shortage.
+                let _ = self.handle.disable(listener);
+                if self.handle.enable(listener).is_err() {
                     self.accept_at = self.now + SHORTAGE_PAUSE; // No memory for that either.
-                    self.paused.push(at);
                 }
             }
         }

@@ -59,8 +59,8 @@ fn a_client_that_sees_the_end_finds_the_place_free(ctx: &Ctx) {
     }
 }
 
-/// 33: The same in chat, in its own words, and also for a client that has spoken before it is heard:
-/// its words are no reason for a reset, which could take away the line that tells it.
+/// 33: The same in chat, in its own words, and also for a client that has spoken before it is
+/// accepted: its words are no reason for a reset, which could take the refusal away.
 fn one_over_max_connections_is_told_in_chat(ctx: &Ctx) {
     let server = ctx.chat(&["--max-connections", "2"]);
     let (mut ann, _bob) = (server.member("ann"), server.member("bob"));

@@ -73,8 +73,8 @@ fn out_of_descriptors_it_serves_those_inside_and_then_the_rest(ctx: &Ctx) {
     server.serves();
 }
 
-/// 37: A shortage at one address of two is over when there are descriptors again: then nothing wakes
-/// the loop. (It once tried for ever to watch the other address, which it had never ceased to watch.)
+/// 37: A shortage at one address of two is over when there are descriptors again: then nothing
+/// wakes the loop. (It once tried for ever to watch the other address, which was still watched.)
 fn after_a_shortage_at_one_of_two_addresses_it_sleeps(ctx: &Ctx) {
     /// The last clients go while it is watched.
     const MOST: u64 = 8;
