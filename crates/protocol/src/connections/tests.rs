@@ -522,6 +522,22 @@ fn a_member_has_time_to_answer_a_ping_that_comes_late() {
 }
 
 #[test]
+fn what_a_dead_connection_has_sent_is_read_before_it_is_closed() {
+    let settings = settings(Mode::Echo, |settings| settings.limits.sendq = 400);
+    let mut it = Loop::new(&settings, 0);
+    let id = it.open(None);
+    let conn = it.conns.get_mut(id).expect("it is open");
+    (conn.dead, conn.io.room) = (true, 0);
+    it.conns.touch(id);
+    it.turns(None);
+    it.receive(id, b"its last line\n", None);
+    assert_eq!(it.done.lines, 1);
+    assert!(it.conns.get(id).is_some(), "there may be more to read");
+    it.receive(id, &[b'\n'; 400], None);
+    assert_eq!(it.closed.get(&id), Some(&"Connection reset"), "its queue is full: it is not read");
+}
+
+#[test]
 fn an_id_whose_slot_has_another_tenant_finds_nothing() {
     let settings = settings(Mode::Echo, |_| ());
     let mut it = Loop::new(&settings, 0);
