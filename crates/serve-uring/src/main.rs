@@ -197,6 +197,7 @@ impl Worker {
                 self.ring.give_back(received); // The protocol has copied what it wants to keep.
             }
             Completion::Sent { id, len } => self.sent(id, len),
+            Completion::Watched { id, dead, more } => self.watched(id, dead, more),
             Completion::Woken => self.woken(),
             Completion::NotWoken { worker } => {
                 self.ring.wake(&self.shared.ring_fds[worker], worker)
@@ -251,17 +252,22 @@ impl Worker {
         }
     }
 
-    /// A receive has brought something. The completion may be late: then its connection is in
-    /// `leaving`.
+    /// Notes what a completion says of its connection's requests. The completion may be late: then
+    /// the connection is in `leaving`, and there is nothing else to do.
+    fn note(&mut self, id: ConnId, note: impl FnOnce(&mut Flight)) -> Option<&mut Connection<Io>> {
+        if let Some(conn) = self.leaving.get_mut(&id) {
+            note(&mut conn.io.flight);
+            self.release(id);
+            return None;
+        }
+        let conn = self.conns.get_mut(id)?;
+        note(&mut conn.io.flight);
+        Some(conn)
+    }
+
+    /// A receive has brought something.
     fn read(&mut self, id: ConnId, received: &Received, more: bool) {
-        let Some(conn) = self.conns.get_mut(id) else {
-            if let Some(conn) = self.leaving.get_mut(&id) {
-                conn.io.flight.receiving = more;
-                self.release(id);
-            }
-            return;
-        };
-        conn.io.flight.receiving = more;
+        let Some(conn) = self.note(id, |flight| flight.receiving = more) else { return };
         match received {
             Received::Bytes { .. } | Received::End => {
                 if more && !conn.io.reading {
@@ -301,22 +307,22 @@ impl Worker {
     }
 
     fn sent(&mut self, id: ConnId, len: io::Result<usize>) {
-        let Some(conn) = self.conns.get_mut(id) else {
-            if let Some(conn) = self.leaving.get_mut(&id) {
-                conn.io.flight.sending = false;
-                self.release(id);
-            }
-            return;
-        };
-        conn.io.flight.sending = false;
+        let Some(conn) = self.note(id, |flight| flight.sending = false) else { return };
         let Ok(len) = len else {
             self.counters.write_errors.add(1);
             self.close(id, "Connection reset");
             return;
         };
-        self.counters.bytes_out.add(len as u64);
         conn.outbox.advance(len);
+        self.counters.bytes_out.add(len as u64);
         self.conns.touch(id);
+    }
+
+    /// The peer of a connection that pauses, or has paused, has ended or reset it.
+    fn watched(&mut self, id: ConnId, dead: bool, more: bool) {
+        let Some(conn) = self.note(id, |flight| flight.watching = more) else { return };
+        conn.dead |= dead;
+        self.conns.touch(id); // `settle` closes it, or watches again if this was the last time.
     }
 
     /// Does what the session wants next: makes a request to receive unless there is one, shuts the
@@ -338,6 +344,11 @@ impl Worker {
         if conn.io.reading && !conn.io.flight.receiving {
             conn.io.flight.receiving = true;
             self.ring.receive(&conn.io.socket, id);
+        } else if conn.io.flight.is_over() {
+            // It pauses, and nothing would tell that it was reset. This request stays when the
+            // connection is read again: it completes seldom, and whoever reads learns the same.
+            conn.io.flight.watching = true;
+            self.ring.watch(&conn.io.socket, id);
         }
     }
 
@@ -385,7 +396,7 @@ impl Worker {
     /// Drops a closed connection, unless a request of it is still in flight.
     fn release(&mut self, id: ConnId) {
         let Some(conn) = self.leaving.get(&id) else { return };
-        if !conn.io.flight.sending && !conn.io.flight.receiving {
+        if conn.io.flight.is_over() {
             self.leaving.remove(&id);
             if self.accept_at < Time::NEVER {
                 self.accept_at = self.now; // A descriptor is free again.

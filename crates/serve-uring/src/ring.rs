@@ -67,6 +67,7 @@ const CANCEL: u64 = 4 << 56;
 const WAKE: u64 = 5 << 56;
 /// Not asked for here: it arrives when another ring has sent a WAKE.
 const WOKEN: u64 = 6 << 56;
+const WATCH: u64 = 7 << 56;
 const KIND: u64 = 0xff << 56;
 
 /// Something that was submitted is done, or, while there is `more`, has come one step further.
@@ -86,6 +87,13 @@ pub(crate) enum Completion {
     Sent {
         id: ConnId,
         len: io::Result<usize>,
+    },
+    /// The peer has ended its stream, or has reset the connection.
+    Watched {
+        id: ConnId,
+        /// Reset, or ended by both sides.
+        dead: bool,
+        more: bool,
     },
     /// Another ring has sent a message.
     Woken,
@@ -120,6 +128,14 @@ pub(crate) struct Flight {
     /// dropped. More can be queued: that goes into other memory.
     pub(crate) sending: bool,
     pub(crate) receiving: bool,
+    pub(crate) watching: bool,
+}
+
+impl Flight {
+    /// Whether the kernel will say nothing more of this connection.
+    pub(crate) fn is_over(&self) -> bool {
+        !(self.sending || self.receiving || self.watching)
+    }
 }
 
 /// A ring, which belongs to one thread once that has called [`Ring::enable`].
@@ -264,6 +280,19 @@ impl Ring {
         unsafe { self.push(&receive.build().user_data(RECEIVE | id.bits())) }
     }
 
+    /// Watches whether the connection dies. It is for one that has nothing else in flight, since
+    /// any other request fails then.
+    ///
+    /// It is multishot: the kernel adds to what is asked for that the peer has ended its stream.
+    /// Such a connection may still be reset. A request for once would have been spent on the end,
+    /// and made again it would complete with that again.
+    pub(crate) fn watch(&mut self, socket: &TcpStream, id: ConnId) {
+        let nothing_more = 0; // The kernel adds errors and hang-ups to it.
+        let watch = opcode::PollAdd::new(Fd(socket.as_raw_fd()), nothing_more).multi(true);
+        // SAFETY: it reads and writes no memory of ours.
+        unsafe { self.push(&watch.build().user_data(WATCH | id.bits())) }
+    }
+
     /// Sends as much as goes of what is queued.
     ///
     /// # Safety
@@ -309,6 +338,9 @@ impl Ring {
         }
         if flight.sending {
             self.cancel_send(id);
+        }
+        if flight.watching {
+            self.cancel_one(WATCH | id.bits());
         }
     }
 
@@ -422,6 +454,11 @@ fn decode(entry: &cqueue::Entry) -> Option<Completion> {
         }
         SEND if is_retry(entry.result()) => Completion::Sent { id, len: Ok(0) },
         SEND => Completion::Sent { id, len: result.map(|len| len as usize) },
+        WATCH => {
+            let died = libc::POLLERR | libc::POLLHUP;
+            let dead = result.is_ok_and(|events| events & i32::from(died) != 0);
+            Completion::Watched { id, dead, more }
+        }
         WAKE if entry.result() == -libc::ENOMEM => Completion::NotWoken { worker: number },
         WOKEN => Completion::Woken,
         _ => return None,

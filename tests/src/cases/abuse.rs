@@ -173,16 +173,17 @@ fn a_small_flood_is_slowed_and_loses_nothing(ctx: &Ctx) {
 
 /// 31: A member that is not read, because it floods, is gone as soon as its connection is reset:
 /// what it has said beyond its ration does not outlive it. So too if the reset comes with what
-/// it says.
+/// it says, or after more that nobody reads: lines, or the end of the stream.
 fn a_flooding_member_that_resets_is_gone_at_once(ctx: &Ctx) {
     const LINES: usize = 40;
     let server = ctx.chat(&["--flood-interval", "200ms"]);
     let mut witness = server.member("witness");
-    for (channel, together) in [("#apart", false), ("#together", true)] {
+    for channel in ["#apart", "#together", "#lines", "#end"] {
         let mut flooder = server.member("flooder");
         gather(channel, &mut [&mut witness, &mut flooder]);
         let flood: String = (0..LINES).map(|n| format!("PRIVMSG {channel} :{n}\r\n")).collect();
-        if together {
+        let mut heard = 0;
+        if channel == "#together" {
             server.freeze();
             flooder.client.send(flood);
             flooder.client.reset();
@@ -190,9 +191,16 @@ fn a_flooding_member_that_resets_is_gone_at_once(ctx: &Ctx) {
         } else {
             flooder.client.send(flood);
             witness.expect(&format!("flooder PRIVMSG {channel} 0"));
+            match channel {
+                "#lines" => flooder.client.send(format!("PRIVMSG {channel} :more\r\n")),
+                "#end" => flooder.client.half_close(),
+                _ => {}
+            }
+            // Before the server answers this, it looks at all its sockets.
+            heard = witness.sync().len();
             flooder.client.reset();
         }
-        let heard = witness.through("QUIT").len();
+        heard += witness.through("QUIT").len();
         assert!(heard < LINES, "all {heard} lines were heard in {channel} before it was gone");
     }
 }
