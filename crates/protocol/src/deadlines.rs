@@ -20,25 +20,27 @@ pub struct Deadlines {
 
 impl Deadlines {
     /// Looks at `id` no later than `at`. A connection set before is looked at no later than the
-    /// earlier of the two instants.
-    pub fn set(&mut self, id: ConnId, at: Time) {
+    /// earlier of the two instants. Returns that one: it alone is armed. It may have passed, where
+    /// another thread takes what has expired, and `at` is to be set again when it has come up.
+    pub fn set(&mut self, id: ConnId, at: Time) -> Time {
         if self.armed.len() <= id.slot() {
             self.armed.resize(id.slot() + 1, (Time::NEVER, None));
         }
         let armed = &mut self.armed[id.slot()];
         if armed.1 == Some(id) && armed.0 <= at {
-            return;
+            return armed.0;
         }
         if armed.1.is_some() {
             self.stale += 1;
         }
         if at == Time::NEVER {
             *armed = (Time::NEVER, None);
-            return;
+            return at;
         }
         *armed = (at, Some(id));
         self.due.push(Reverse((at, id)));
         self.sweep();
+        at
     }
 
     /// Forgets `id`: its connection is gone.
@@ -129,6 +131,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_set_before_an_earlier_instant_has_come_up_is_set_again_after_it() {
+        let mut slots = Slots::new(0);
+        let id = slots.insert(()).0;
+        let mut deadlines = Deadlines::default();
+        let (early, late) = (Time::from_millis(1), Time::from_millis(2));
+        assert_eq!(deadlines.set(id, early), early);
+        // It has passed, but nobody has taken it yet.
+        assert_eq!(deadlines.set(id, late), early, "what is armed");
+        assert_eq!(deadlines.set(id, Time::NEVER), early, "what is armed");
+        assert_eq!(deadlines.expired(early), Some(id));
+        assert_eq!(deadlines.expired(late), None);
+        assert_eq!(deadlines.set(id, Time::NEVER), Time::NEVER);
+        assert_eq!(deadlines.set(id, late), late);
+        assert_eq!(deadlines.expired(late), Some(id));
+    }
+
+    #[test]
     fn an_entry_that_stands_there_twice_counts_as_stale_once() {
         let mut slots = Slots::new(0);
         let ids: Vec<_> = (0..70).map(|_| slots.insert(()).0).collect();
@@ -168,9 +187,9 @@ mod tests {
                 let (id, at) = (ids[who], Time::from_millis(now + ahead));
                 match step {
                     0 | 1 => {
-                        deadlines.set(id, at);
                         let known = model.entry(id).or_insert(at);
                         *known = at.min(*known);
+                        prop_assert_eq!(deadlines.set(id, at), *known);
                     }
                     2 => {
                         deadlines.clear(id);

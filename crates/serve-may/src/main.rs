@@ -300,11 +300,11 @@ impl Conn {
     fn wait(&mut self) {
         let deadline = self.session.deadline(&self.outbox);
         // Set when the deadline comes earlier, and again when it has fired. A deadline that moves
-        // later does not set it: then it fires once too early, and is set again.
+        // later does not set it: then it fires once too early, and is set again. So too if this
+        // comes before the main thread to an alarm that is due: then that one is still set.
         if deadline < self.alarm_at || self.alarm_at <= self.now {
-            self.alarm_at = deadline;
             let mut conns = lock(&self.shared.conns);
-            conns.deadlines.set(self.id, deadline);
+            self.alarm_at = conns.deadlines.set(self.id, deadline);
             if deadline < conns.alarm_at {
                 conns.alarm_at = deadline;
                 drop(conns);

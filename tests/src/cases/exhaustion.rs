@@ -20,6 +20,7 @@ pub(super) const ECHO: &[Case] = cases![Echo:
     descriptors_beyond_1024_are_served needs 1100,
     an_overflowing_backlog_drains_afterwards needs 20,
     a_hundred_waits_run_together,
+    a_line_that_comes_as_a_wait_ends_is_answered needs 200,
     reused_descriptors_cross_nothing needs 50,
     deadlines_hold_under_load,
     a_queue_of_8_forgets_nobody needs 100,
@@ -167,6 +168,34 @@ fn a_hundred_waits_run_together(ctx: &Ctx) {
     });
     let took = started.elapsed();
     assert!(took < WAIT * 50, "a hundred waits of {WAIT:?} took {took:?}");
+}
+
+/// 55: A line may come just as a wait ends that was begun for the line before it, and begins a wait
+/// of its own: no server may take the one for the other. Two hundred clients send a second line so,
+/// each round a little later.
+fn a_line_that_comes_as_a_wait_ends_is_answered(ctx: &Ctx) {
+    const WAIT: Duration = Duration::from_millis(5);
+    const LATER: Duration = Duration::from_micros(50);
+    const ROUNDS: u32 = 20;
+    let server = ctx.echo(&["--wait", "5ms"]);
+    let mut clients = server.clients(200);
+    for round in 0..ROUNDS {
+        let started = Instant::now();
+        let mut firsts = Vec::new();
+        for client in &mut clients {
+            client.send("first\n");
+            firsts.push(started.elapsed());
+        }
+        for (client, first) in clients.iter_mut().zip(firsts) {
+            // This paces the clients, and decides nothing.
+            thread::sleep((first + WAIT + LATER * round).saturating_sub(started.elapsed()));
+            client.send("second\n");
+        }
+        pump("both replies to each", &mut clients, |clients| {
+            clients.iter().all(|client| *client.incoming == *b"first\nsecond\n")
+        });
+        clients.iter_mut().for_each(|client| _ = client.incoming.discard());
+    }
 }
 
 /// 43: While the server stands still, old clients leave with lines unread and new ones come: it
