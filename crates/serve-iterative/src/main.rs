@@ -436,8 +436,9 @@ impl Conn {
 
     fn close(&self) {
         let reason = lock(&self.state).over().unwrap_or("Connection closed");
-        lock(&self.shared.registry).conns.remove(self.id);
+        // The hub first: as soon as it is removed, a new connection may have its slot.
         self.shared.ask(|hub| hub.leave(self.id, reason));
+        lock(&self.shared.registry).conns.remove(self.id);
         self.shared.deliver();
         self.shared.departed.notify_all();
     }
