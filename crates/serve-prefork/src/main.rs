@@ -257,9 +257,16 @@ impl Pool {
                 continue;
             }
             self.launch.log.warn(&format!("process {pid} has died: replaces it"));
-            // First: the hub may be waiting for a worker to take the mail. `supervise` tries again.
+            // Before the replacement, if that can be done at once: it has the same seat, and the
+            // hub is to hear of its client after the end of this one.
+            let leave = Packets::of(id, frame::LEAVE, b"Connection reset");
+            let told = self.tell(&leave, SendFlags::DONTWAIT);
+            // Before all that waits: the hub may be waiting for a worker to take the mail.
+            // `supervise` tries again.
             let _ = self.fill();
-            self.tell(&Packets::of(id, frame::LEAVE, b"Connection reset"), SendFlags::empty());
+            if !told {
+                self.tell(&leave, SendFlags::empty());
+            }
         }
         Ok(())
     }
