@@ -14,6 +14,7 @@ mod log;
 mod manager;
 mod metrics;
 mod operators;
+mod recv_wait;
 mod socket;
 mod stop;
 mod texts;
@@ -25,7 +26,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,8 +37,14 @@ pub use flags::{NoExtra, durations, numbers};
 pub use gate::{Place, network_of};
 pub use io_slices::{IoSlices, MOST_SLICES, fill_slices};
 pub use log::Log;
+pub use recv_wait::RecvWait;
 pub use socket::{accept_nonblocking, has_unread, is_shortage};
 pub use stop::{Heard, Stop, block_child_signals};
+
+/// Locks. A panic ends the process, so no lock is found poisoned.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Why a server ends other than by being asked to. The text is one line that says what to do.
 #[derive(Debug)]

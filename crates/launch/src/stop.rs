@@ -17,7 +17,13 @@ impl Stop {
     /// Whether it was. The model's own wake-up says when to look.
     #[must_use]
     pub fn requested(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Says so. Why this and [`Stop::requested`] are sequentially consistent, see
+    /// [`crate::RecvWait`].
+    pub(crate) fn request(&self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 
@@ -80,7 +86,7 @@ impl<E> Launch<E> {
                     if !self.stop.requested() {
                         self.manager.tell("STOPPING=1");
                     }
-                    self.stop.0.store(true, Ordering::Release);
+                    self.stop.request();
                     return Heard::Stop;
                 }
                 Err(_) => {}
@@ -159,7 +165,7 @@ impl<E: Send + Sync + 'static> Launch<E> {
             // Before any worker sees it: the last of them to end takes this thread along.
             self.log.info("told to stop: draining");
             self.manager.tell("STOPPING=1");
-            self.stop.0.store(true, Ordering::Release);
+            self.stop.request();
             // On a thread of its own: whatever becomes of it, the deadline holds.
             let waker = std::thread::Builder::new().stack_size(64 << 10);
             if waker.spawn(wake).is_err() {

@@ -27,11 +27,11 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use launch::{Counter, Counters, Failure, Launch, MOST_SLICES, Place, READ_SIZE};
+use launch::{Counter, Counters, Failure, Launch, MOST_SLICES, Place, READ_SIZE, RecvWait, lock};
 use protocol::{ConnId, Done, Duplex, Hub, Input, Mail, Mode, Outbox, Posted, Slots, Step};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -115,6 +115,8 @@ struct Conn {
     /// close can connect again at once.
     _place: Place,
     socket: TcpStream,
+    /// Echo: whether the worker waits in `recv` for the stop to wake it.
+    wait: RecvWait,
 }
 
 /// What a worker receives with.
@@ -183,7 +185,8 @@ impl Worker {
             return; // `stop` has been to all connections, or waits for this lock.
         }
         let (id, conn) = registry.conns.insert_with(|id| {
-            Arc::new(Conn { shared, counters, id, _place: place, socket, state })
+            let wait = RecvWait::default();
+            Arc::new(Conn { shared, counters, id, _place: place, socket, state, wait })
         });
         let conn = Arc::clone(conn);
         let chat = registry.hub.as_mut().map(|hub| hub.open(id, &host, now)).is_some();
@@ -207,26 +210,18 @@ impl Shared {
         drop(self.departed.wait_timeout(lock(&self.registry), TICK));
     }
 
-    /// The server stops. A client gets the end of the stream where its worker waits in
-    /// `recv`, in chat after its last words.
+    /// The server stops. Where the worker of an echo client waits in `recv`, that is ended. A
+    /// client that talks has woken its worker itself.
     fn stop(&self, listeners: &[TcpListener]) {
         for listener in listeners {
             self.launch.end_accept(listener);
         }
-        let chat = self.ask(Hub::shut_down).is_some();
-        self.deliver();
-        for conn in self.conns() {
-            // A member that has its last words has time to end its stream: that wakes the worker.
-            let last_words_sent =
-                chat && lock(&conn.state).step(self.launch.now(), true) == Step::Shut;
-            if last_words_sent {
-                let _ = conn.socket.shutdown(Shutdown::Write);
-            } else if chat || !launch::has_unread(&conn.socket) {
-                // Where something has come, in echo, the worker does not wait for it. Were that
-                // side shut down, the kernel would reset a peer that goes on sending.
-                let _ = conn.socket.shutdown(Shutdown::Read);
-            }
+        if self.ask(Hub::shut_down).is_some() {
+            self.deliver();
+            self.conns().iter().for_each(|conn| conn.part());
+            return;
         }
+        self.conns().iter().for_each(|conn| conn.wait.interrupt(&conn.socket));
     }
 
     fn conns(&self) -> Vec<Arc<Conn>> {
@@ -267,7 +262,7 @@ impl Conn {
         let mut now = launch.now();
         let mut stuck = false;
         loop {
-            if launch.stop.requested() {
+            if self.wait.end(&launch.stop) {
                 session.stop(launch::has_unread(&self.socket), outbox);
             }
             let mut input = None;
@@ -276,6 +271,8 @@ impl Conn {
                     self.send(outbox, SendFlags::empty())?;
                     stuck = !outbox.is_empty();
                 }
+                // It has just been told to stop, and heeds that first.
+                Step::Receive(_) if !self.wait.begin(&launch.stop) => {}
                 Step::Receive(until) => input = self.receive(read_buffer, until.after(now))?,
                 Step::ReceiveNow => {
                     input = self.receive(read_buffer, Duration::ZERO)?;
@@ -323,6 +320,21 @@ impl Conn {
                 }
                 step => self.act(step),
             }
+        }
+    }
+
+    /// Chat: the server stops, and the member's last words are queued. Its worker may wait in
+    /// `recv`, and not see that.
+    fn part(&self) {
+        let step = lock(&self.state).step(self.shared.launch.now(), true);
+        match step {
+            // They are sent. The member has time to end its stream: that wakes the worker.
+            Step::Shut => _ = self.socket.shutdown(Shutdown::Write),
+            // The socket does not take them yet: the worker is to try.
+            Step::Send => _ = self.socket.shutdown(Shutdown::Read),
+            // The worker has seen it by itself. If it has ended its side already, and its other
+            // side were shut down now, the kernel would reset a peer that goes on sending.
+            _ => {}
         }
     }
 
@@ -448,9 +460,4 @@ impl ReadBuffer {
     fn new() -> ReadBuffer {
         ReadBuffer { buffer: Box::new_uninit_slice(READ_SIZE), armed: Duration::MAX }
     }
-}
-
-/// A panic ends the process, so no lock is found poisoned.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,11 +9,11 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::process::exit;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use launch::{Counter, Counters, Heard, MOST_SLICES, READ_SIZE};
+use launch::{Counter, Counters, Heard, MOST_SLICES, READ_SIZE, RecvWait, lock};
 use protocol::{ConnId, Done, Duplex, Input, Outbox, SENDQ_EXCEEDED, Step};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -44,6 +44,8 @@ struct Conn {
     state: Mutex<State>,
     /// Chat: mail has come, and with it what the first thread may be waiting for.
     changed: Condvar,
+    /// Echo: whether the first thread waits in `recv` for the stop to wake it.
+    wait: RecvWait,
 }
 
 struct State {
@@ -135,7 +137,8 @@ impl Worker {
         let host = peer.to_canonical().to_string();
         let duplex = Duplex::new(&launch.settings, launch.now()).of(&host);
         let state = Mutex::new(State { duplex, unsent: None, written: 0, mail: false });
-        let conn = Arc::new(Conn { worker: self, id, socket, state, changed: Condvar::new() });
+        let (changed, wait) = (Condvar::new(), RecvWait::default());
+        let conn = Arc::new(Conn { worker: self, id, socket, state, changed, wait });
         *lock(&self.client) = Some(Arc::clone(&conn));
 
         read_buffer.armed = Duration::MAX;
@@ -158,18 +161,15 @@ impl Worker {
         &self.pool.seats[self.index]
     }
 
-    /// The thread that waits for the parent's word: a client in whose `recv` its process waits gets
-    /// the end of the stream. Where something has come the process does not wait; were that side
-    /// shut down, the kernel would reset a peer that goes on sending. In chat the parent tells the
-    /// hub.
+    /// The thread that waits for the parent's word. Where the first thread waits in `recv`, that is
+    /// ended. A client that talks has woken it itself. In chat the parent tells the hub.
     pub(crate) fn heed(&self) {
         let launch = self.pool.launch;
         while launch.next_signal() != Heard::Stop {}
         if let Some(conn) = &*lock(&self.client)
             && self.pool.links.is_empty()
-            && !launch::has_unread(&conn.socket)
         {
-            let _ = conn.socket.shutdown(Shutdown::Read);
+            conn.wait.interrupt(&conn.socket);
         }
         thread::sleep(launch.drain_timeout);
         exit(0);
@@ -216,7 +216,7 @@ impl Conn {
         let mut now = launch.now();
         let mut stuck = false;
         loop {
-            if launch.stop.requested() {
+            if self.wait.end(&launch.stop) {
                 session.stop(launch::has_unread(&self.socket), outbox);
             }
             let mut input = None;
@@ -225,6 +225,8 @@ impl Conn {
                     self.send(outbox, SendFlags::empty())?;
                     stuck = !outbox.is_empty();
                 }
+                // It has just been told to stop, and heeds that first.
+                Step::Receive(_) if !self.wait.begin(&launch.stop) => {}
                 Step::Receive(until) => input = self.receive(read_buffer, until.after(now))?,
                 Step::ReceiveNow => {
                     input = self.receive(read_buffer, Duration::ZERO)?;
@@ -429,9 +431,4 @@ impl ReadBuffer {
     fn new() -> ReadBuffer {
         ReadBuffer { buffer: Box::new_uninit_slice(READ_SIZE), armed: Duration::MAX }
     }
-}
-
-/// A panic ends the process, so no lock is found poisoned.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -26,11 +26,11 @@ use std::io::IoSlice;
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use launch::{Counter, Counters, Failure, Launch, MOST_SLICES, Place, READ_SIZE};
+use launch::{Counter, Counters, Failure, Launch, MOST_SLICES, Place, READ_SIZE, RecvWait, lock};
 use protocol::{ConnId, Done, Duplex, Hub, Input, Mail, Mode, Outbox, Posted, Slots, Step, Time};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, sendmsg};
@@ -114,6 +114,8 @@ struct Conn {
     socket: TcpStream,
     /// Chat: there is something to write, or the reader may go on, or the connection is over.
     changed: Condvar,
+    /// Echo: whether the thread waits in `recv` for the stop to wake it.
+    wait: RecvWait,
 }
 
 /// What a thread receives with.
@@ -154,8 +156,8 @@ impl Acceptor {
         }
         let (id, conn) = registry.conns.insert_with(|id| {
             let counters = launch.counters(id.slot());
-            let changed = Condvar::new();
-            Arc::new(Conn { shared, counters, id, _place: place, socket, state, changed })
+            let (changed, wait) = (Condvar::new(), RecvWait::default());
+            Arc::new(Conn { shared, counters, id, _place: place, socket, state, changed, wait })
         });
         let conn = Arc::clone(conn);
         let chat = registry.hub.as_mut().map(|hub| hub.open(id, &host, now)).is_some();
@@ -178,9 +180,8 @@ impl Shared {
     }
 
     /// The server stops. Members get their last words and then time to end the stream.
-    /// An echo client gets the end of the stream where its thread waits in `recv`, unless something
-    /// has come: then the thread does not wait there, and the kernel would answer a peer that goes
-    /// on sending to a socket that is shut down with a reset.
+    /// Where the thread of an echo client waits in `recv`, that is ended. A client that talks has
+    /// woken its thread itself.
     fn stop(&self, listeners: &[TcpListener]) {
         for listener in listeners {
             self.launch.end_accept(listener);
@@ -191,9 +192,7 @@ impl Shared {
         }
         let registry = lock(&self.registry);
         for conn in registry.conns.ids().filter_map(|id| registry.conns.get(id)) {
-            if !launch::has_unread(&conn.socket) {
-                let _ = conn.socket.shutdown(Shutdown::Read);
-            }
+            conn.wait.interrupt(&conn.socket);
         }
     }
 
@@ -259,7 +258,7 @@ impl Conn {
         let mut now = launch.now();
         let mut stuck = false;
         loop {
-            if launch.stop.requested() {
+            if self.wait.end(&launch.stop) {
                 session.stop(launch::has_unread(&self.socket), outbox);
             }
             let mut input = None;
@@ -268,6 +267,8 @@ impl Conn {
                     self.send(outbox, SendFlags::empty())?;
                     stuck = !outbox.is_empty();
                 }
+                // It has just been told to stop, and heeds that first.
+                Step::Receive(_) if !self.wait.begin(&launch.stop) => {}
                 Step::Receive(until) => input = self.receive(&mut read_buffer, until.after(now))?,
                 Step::ReceiveNow => {
                     input = self.receive(&mut read_buffer, Duration::ZERO)?;
@@ -464,9 +465,4 @@ impl ReadBuffer {
     fn new() -> ReadBuffer {
         ReadBuffer { buffer: Box::new_uninit_slice(READ_SIZE), armed: Duration::MAX }
     }
-}
-
-/// A panic ends the process, so no lock is found poisoned.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
