@@ -8,8 +8,13 @@
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
 
-use crate::{Stop, has_unread};
+use crate::{Launch, Stop, has_unread, has_untaken};
+
+/// How often a connection is looked at that has not taken its replies.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Whether the thread of one connection waits in `recv`, and the stop may end that.
 ///
@@ -51,16 +56,38 @@ impl RecvWait {
         stopped
     }
 
-    /// For the thread that stops the server: ends the wait, if there is one. If something has come
-    /// it ends by itself, and its thread heeds the stop.
-    pub fn interrupt(&self, socket: &TcpStream) {
-        if !has_unread(socket) && self.take_back() {
+    /// For the thread that stops the server: ends the wait, if there is one and the peer has taken
+    /// its replies. If that was done before, and the peer sent something more, it would get a reset
+    /// in their place. If something has come the wait ends by itself, and its thread heeds the
+    /// stop. When it is `late` any wait is ended. Returns whether this is to be tried again.
+    pub fn interrupt(&self, socket: &TcpStream, late: bool) -> bool {
+        if self.0.load(SeqCst) != WAITING {
+            return false; // The thread sees the stop by itself before it waits again.
+        }
+        if !late && (has_unread(socket) || has_untaken(socket)) {
+            return true;
+        }
+        if self.take_back() {
             let _ = socket.shutdown(Shutdown::Read); // Fails if the peer has gone.
         }
+        false
     }
 
     fn take_back(&self) -> bool {
         self.0.compare_exchange(WAITING, AWAKE, SeqCst, SeqCst).is_ok()
+    }
+}
+
+impl<E> Launch<E> {
+    /// Ends all waits, for the thread that stops the server. `interrupt` tries it for each
+    /// connection, with the `late` that it is given, and returns how many are to be tried again.
+    /// Peers have as long to take their replies as they have to end their streams. No lock is to be
+    /// held here: between two tries it sleeps.
+    pub fn interrupt_waits(&self, mut interrupt: impl FnMut(bool) -> usize) {
+        let until = self.now() + self.settings.limits.linger.min(self.drain_timeout);
+        while interrupt(self.now() >= until) > 0 {
+            thread::sleep(LOOK);
+        }
     }
 }
 
@@ -86,14 +113,11 @@ mod tests {
     #[test]
     fn a_wait_is_ended_once_and_only_while_it_lasts() {
         let ((socket, _client), stop, wait) = (pair(), Stop::default(), RecvWait::default());
-        wait.interrupt(&socket);
-        assert!(!is_shut(&socket), "it has not begun");
+        assert!(!wait.interrupt(&socket, true) && !is_shut(&socket), "it has not begun");
         assert!(wait.begin(&stop) && !wait.end(&stop));
-        wait.interrupt(&socket);
-        assert!(!is_shut(&socket), "it is over");
+        assert!(!wait.interrupt(&socket, true) && !is_shut(&socket), "it is over");
         assert!(wait.begin(&stop));
-        wait.interrupt(&socket);
-        assert!(is_shut(&socket), "it lasts");
+        assert!(!wait.interrupt(&socket, false) && is_shut(&socket), "it lasts");
         stop.request();
         assert!(wait.end(&stop));
     }
@@ -105,8 +129,7 @@ mod tests {
         assert!(!wait.begin(&stop), "it is to heed the stop first");
         assert!(wait.end(&stop));
         assert!(wait.begin(&stop), "now it may wait for the client to end its stream");
-        wait.interrupt(&socket);
-        assert!(!is_shut(&socket));
+        assert!(!wait.interrupt(&socket, true) && !is_shut(&socket));
     }
 
     #[test]
@@ -115,8 +138,29 @@ mod tests {
         assert!(wait.begin(&stop));
         client.write_all(b"x").expect("sent");
         while !has_unread(&socket) {}
-        wait.interrupt(&socket);
+        assert!(wait.interrupt(&socket, false), "again, if it does not wake");
         assert!(matches!((&socket).read(&mut [0; 2]), Ok(1)));
         assert!(!is_shut(&socket));
+    }
+
+    #[test]
+    fn a_client_may_take_its_replies_first_but_not_for_ever() {
+        let ((mut socket, mut client), stop, wait) = (pair(), Stop::default(), RecvWait::default());
+        socket.set_nonblocking(true).expect("a setting");
+        let mut written = 0;
+        while let Ok(len) = socket.write(&[b'x'; 4096]) {
+            written += len;
+        }
+        assert!(wait.begin(&stop));
+        assert!(wait.interrupt(&socket, false) && !is_shut(&socket));
+        client.read_exact(&mut vec![0; written]).expect("the replies");
+        while wait.interrupt(&socket, false) {}
+        assert!(is_shut(&socket));
+
+        let (mut socket, _client) = pair();
+        socket.set_nonblocking(true).expect("a setting");
+        while socket.write(&[b'x'; 4096]).is_ok() {}
+        assert!(wait.begin(&stop));
+        assert!(!wait.interrupt(&socket, true) && is_shut(&socket));
     }
 }

@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use nix::libc;
+use nix::sys::socket::sockopt::GetStruct;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -278,7 +280,7 @@ fn is_in_use(error: &io::Error) -> bool {
 /// Whether an error of bind says that this machine does not have the address, or nothing of its
 /// kind.
 fn is_missing(error: &io::Error) -> bool {
-    let family = nix::libc::EAFNOSUPPORT;
+    let family = libc::EAFNOSUPPORT;
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(family)
 }
 
@@ -319,6 +321,21 @@ pub fn accept_nonblocking(listener: &TcpListener) -> io::Result<(TcpStream, Sock
 pub fn has_unread(socket: impl AsFd) -> bool {
     rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
 }
+
+/// Whether bytes have been written that the peer's kernel has not taken yet. If the connection is
+/// reset, they are thrown away.
+#[must_use]
+pub fn has_untaken(socket: impl AsFd) -> bool {
+    const WRITTEN: usize = libc::SK_MEMINFO_WMEM_QUEUED as usize;
+    nix::sys::socket::getsockopt(&socket, Memory).is_ok_and(|memory| memory[WRITTEN] > 0)
+}
+
+/// What the kernel keeps for a socket, by its kind, in bytes (`SO_MEMINFO`). How much has been
+/// written and not taken is what SIOCOUTQ would say in one number; that has no safe wrapper.
+#[derive(Clone, Copy)]
+struct Memory;
+
+nix::getsockopt_impl!(Memory, libc::SOL_SOCKET, libc::SO_MEMINFO, [u32; 9], GetStruct<[u32; 9]>);
 
 #[cfg(test)]
 mod tests {

@@ -210,8 +210,8 @@ impl Shared {
         drop(self.departed.wait_timeout(lock(&self.registry), TICK));
     }
 
-    /// The server stops. Where the worker of an echo client waits in `recv`, that is ended. A
-    /// client that talks has woken its worker itself.
+    /// The server stops. Where the worker of an echo client waits in `recv`, that is ended, as soon
+    /// as the client has taken its replies. A client that talks has woken its worker itself.
     fn stop(&self, listeners: &[TcpListener]) {
         for listener in listeners {
             self.launch.end_accept(listener);
@@ -221,7 +221,9 @@ impl Shared {
             self.conns().iter().for_each(|conn| conn.part());
             return;
         }
-        self.conns().iter().for_each(|conn| conn.wait.interrupt(&conn.socket));
+        self.launch.interrupt_waits(|late| {
+            self.conns().iter().filter(|conn| conn.wait.interrupt(&conn.socket, late)).count()
+        });
     }
 
     fn conns(&self) -> Vec<Arc<Conn>> {

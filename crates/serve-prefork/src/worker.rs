@@ -162,16 +162,19 @@ impl Worker {
     }
 
     /// The thread that waits for the parent's word. Where the first thread waits in `recv`, that is
-    /// ended. A client that talks has woken it itself. In chat the parent tells the hub.
+    /// ended, as soon as the client has taken its replies. A client that talks has woken it itself.
+    /// In chat the parent tells the hub.
     pub(crate) fn heed(&self) {
         let launch = self.pool.launch;
         while launch.next_signal() != Heard::Stop {}
-        if let Some(conn) = &*lock(&self.client)
-            && self.pool.links.is_empty()
-        {
-            conn.wait.interrupt(&conn.socket);
+        let end = launch.now() + launch.drain_timeout;
+        if self.pool.links.is_empty() {
+            launch.interrupt_waits(|late| {
+                let client = lock(&self.client);
+                client.iter().filter(|conn| conn.wait.interrupt(&conn.socket, late)).count()
+            });
         }
-        thread::sleep(launch.drain_timeout);
+        thread::sleep(end.after(launch.now()));
         exit(0);
     }
 

@@ -180,8 +180,8 @@ impl Shared {
     }
 
     /// The server stops. Members get their last words and then time to end the stream.
-    /// Where the thread of an echo client waits in `recv`, that is ended. A client that talks has
-    /// woken its thread itself.
+    /// Where the thread of an echo client waits in `recv`, that is ended, as soon as the client has
+    /// taken its replies. A client that talks has woken its thread itself.
     fn stop(&self, listeners: &[TcpListener]) {
         for listener in listeners {
             self.launch.end_accept(listener);
@@ -190,10 +190,11 @@ impl Shared {
             self.deliver();
             return;
         }
-        let registry = lock(&self.registry);
-        for conn in registry.conns.ids().filter_map(|id| registry.conns.get(id)) {
-            conn.wait.interrupt(&conn.socket);
-        }
+        self.launch.interrupt_waits(|late| {
+            let Registry { conns, .. } = &*lock(&self.registry);
+            let conns = conns.ids().filter_map(|id| conns.get(id));
+            conns.filter(|conn| conn.wait.interrupt(&conn.socket, late)).count()
+        });
     }
 
     /// Chat: calls the hub. What comes of it waits for [`Shared::deliver`].

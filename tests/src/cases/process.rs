@@ -18,6 +18,7 @@ use crate::watchdog::{Ctx, own_addr};
 pub(super) const ECHO: &[Case] = cases![Echo:
     sigterm_delivers_what_is_pending_and_exits_zero,
     sigterm_does_not_reset_a_client_that_talks,
+    sigterm_leaves_time_to_take_what_the_kernel_holds,
     sigterm_and_sigint_with_nothing_to_drain_exit_at_once,
     sigterm_ends_three_hundred_at_once needs 300,
     the_hard_stop_comes_after_the_drain_timeout,
@@ -105,6 +106,35 @@ fn sigterm_does_not_reset_a_client_that_talks(ctx: &Ctx) {
     assert_eq!(server.wait().code(), Some(0), "the exit code");
     assert_eq!(server.last_counters()["bytes_out"], heard.len(), "the bytes that were written");
     assert!(text.as_bytes().starts_with(&heard), "the bytes that came back");
+}
+
+/// 46: A client whose replies have all been written, and that has not taken them yet, is not idle:
+/// they wait in the kernel. Closed at once, its connection would be reset when it talks again, and
+/// the replies be thrown away.
+fn sigterm_leaves_time_to_take_what_the_kernel_holds(ctx: &Ctx) {
+    let mut server = ctx.echo(&["--drain-timeout", "60s"]);
+    // Much more than the client's buffers hold, and less than the server's.
+    let mut client = server.client_with_buffers(4096);
+    let text = format!("{}\n", "x".repeat(1023)).repeat(32);
+    client.reading = false;
+    client.send(&text);
+    server.watch().until("the server to have written it all", || {
+        server.counter("bytes_out") >= text.len() as u64
+    });
+    server.signal(Signal::TERM);
+    // A server that takes the client for idle closes it about as soon as the listening socket. A
+    // line that came before that would only show that a client which talks is none.
+    server.says("told to stop");
+    server.watch().until("the port to be free", || TcpListener::bind(server.addr()).is_ok());
+    let patience = Duration::from_millis(50);
+    pump_for("the stop to come to it", slice::from_mut(&mut client), patience);
+    client.send("one more\n");
+    client.reading = true;
+    let heard = client.read_to_end();
+    assert_eq!(client.end(), Some(End::Closed), "how the stream ended");
+    assert!(heard.starts_with(text.as_bytes()), "{} bytes came back", heard.len());
+    drop(client);
+    assert_eq!(server.wait().code(), Some(0), "the exit code");
 }
 
 /// 46: With nothing to drain it exits at once, and an idle client sees the end of the stream.
