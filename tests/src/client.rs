@@ -170,6 +170,11 @@ impl Client {
         self.outgoing.len() - self.sent
     }
 
+    /// Whether the connection has refused what was to be sent: it has been reset, or is closed.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.deaf
+    }
+
     /// Queues bytes; [`pump`] sends them.
     pub(crate) fn queue(&mut self, bytes: &[u8]) {
         self.outgoing.extend_from_slice(bytes);

@@ -189,9 +189,7 @@ impl Worker {
     /// A request has completed. A multishot request does so many times.
     fn complete(&mut self, completion: Completion) {
         match completion {
-            Completion::Accepted { listener, socket, more } => {
-                self.accept(listener, socket, more);
-            }
+            Completion::Accepted { listener, socket, more } => self.accept(listener, socket, more),
             Completion::Received { id, received, more } => {
                 self.read(id, &received, more);
                 self.ring.give_back(received); // The protocol has copied what it wants to keep.
@@ -240,15 +238,21 @@ impl Worker {
     /// the server stops.
     fn woken(&mut self) {
         if self.shared.launch.stop.requested() && !self.conns.is_stopping() {
-            for listener in 0..self.listeners.len() {
-                self.ring.cancel_accept(listener);
-            }
+            (0..self.listeners.len()).for_each(|listener| self.ring.cancel_accept(listener));
             self.to_accept.clear();
             self.listeners.clear();
+            // What the ring has received is in no socket any more, but is unread all the same.
+            for id in self.ring.left() {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.io.flight.unread = true;
+                }
+            }
+            let unknown = self.ring.has_overflowed(); // There may be some of anybody.
+            let unread = |io: &Io| unknown || io.flight.unread || launch::has_unread(&io.socket);
             // `has_unread` is a system call, and none is made under the hub's lock: `stop` calls it
             // in echo only, where there is no hub.
             let mut hub = self.shared.lock_hub();
-            self.conns.stop(hub.as_deref_mut(), |io| launch::has_unread(&io.socket));
+            self.conns.stop(hub.as_deref_mut(), unread);
         }
     }
 

@@ -7,6 +7,7 @@
 use std::alloc::{self, Layout};
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
@@ -129,6 +130,8 @@ pub(crate) struct Flight {
     pub(crate) sending: bool,
     pub(crate) receiving: bool,
     pub(crate) watching: bool,
+    /// When the server was told to stop, bytes of it had come and were left in the ring.
+    pub(crate) unread: bool,
 }
 
 impl Flight {
@@ -147,6 +150,8 @@ pub(crate) struct Ring {
     /// How much of it may be handed out in a turn, and still in this one.
     turn_budget: usize,
     budget: usize,
+    /// A message has come and has not been handed out.
+    woken: bool,
     /// What the vectored sends that are not submitted yet point to; the first `headers_used`.
     /// Boxed, because a request points to its header, and there may come more of them.
     #[expect(clippy::vec_box, reason = "a header must not move when there are more of them")]
@@ -204,6 +209,7 @@ impl Ring {
             received: VecDeque::new(),
             turn_budget,
             budget: 0,
+            woken: false,
             headers: Vec::new(),
             headers_used: 0,
         })
@@ -234,34 +240,50 @@ impl Ring {
                 self.uring.submitter().submit_with_args(1, &args)
             }
         };
-        let submissions = self.uring.submission();
-        let overflowed = submissions.cq_overflow();
-        if submissions.is_empty() {
+        if self.uring.submission().is_empty() {
             // What it needs to know of a header, the kernel has copied (SUBMIT_STABLE).
             self.headers_used = 0;
             self.headers.truncate(HEADERS);
         }
         match result {
             Err(error) if !is_passing(&error) => Err(error),
-            _ => Ok(overflowed),
+            _ => Ok(self.has_overflowed()),
         }
     }
 
-    /// The next completion of this turn. What has come from peers is handed out last, and no more
-    /// of it in a turn than its budget. The rest waits in its buffers.
+    /// Whether the kernel keeps completions for which their queue had no room.
+    pub(crate) fn has_overflowed(&mut self) -> bool {
+        self.uring.submission().cq_overflow()
+    }
+
+    /// The next completion of this turn. What has come from peers is handed out late, and no more
+    /// of it in a turn than its budget. The rest waits in its buffers. Last of all is a message:
+    /// if it means that the server stops, what has come with it has been answered.
     pub(crate) fn next(&mut self) -> Option<Completion> {
         while let Some(entry) = self.uring.completion().next() {
             match decode(&entry) {
                 Some(received @ Completion::Received { .. }) => self.received.push_back(received),
+                Some(Completion::Woken) => self.woken = true,
                 Some(other) => return Some(other),
                 None => {}
             }
         }
         let next = if self.budget > 0 { self.received.pop_front() } else { None };
+        if next.is_none() && mem::take(&mut self.woken) {
+            return Some(Completion::Woken);
+        }
         if let Some(Completion::Received { received: Received::Bytes { len, .. }, .. }) = &next {
             self.budget = self.budget.saturating_sub(*len);
         }
         next
+    }
+
+    /// Whose bytes are left for later turns, when [`Ring::next`] has given all of this one.
+    pub(crate) fn left(&self) -> impl Iterator<Item = ConnId> + '_ {
+        self.received.iter().filter_map(|completion| match completion {
+            Completion::Received { id, received: Received::Bytes { .. }, .. } => Some(*id),
+            _ => None,
+        })
     }
 
     /// Accepts connections from a listener, until that is cancelled. Its number comes back with
@@ -388,7 +410,7 @@ impl Ring {
     fn header(&mut self, outbox: &Outbox) -> *const libc::msghdr {
         if self.headers_used == self.headers.len() {
             // SAFETY: all of a header may be zero: numbers and pointers.
-            let header = unsafe { std::mem::zeroed() };
+            let header = unsafe { mem::zeroed() };
             self.headers.push(Box::new(Header { header, slices: Vec::new() }));
         }
         let vectored = &mut *self.headers[self.headers_used];

@@ -19,6 +19,7 @@ pub(super) const ECHO: &[Case] = cases![Echo:
     sigterm_delivers_what_is_pending_and_exits_zero,
     sigterm_does_not_reset_a_client_that_talks,
     sigterm_leaves_time_to_take_what_the_kernel_holds,
+    sigterm_does_not_reset_a_client_in_the_middle_of_a_line needs 4,
     sigterm_and_sigint_with_nothing_to_drain_exit_at_once,
     sigterm_ends_three_hundred_at_once needs 300,
     the_hard_stop_comes_after_the_drain_timeout,
@@ -134,6 +135,29 @@ fn sigterm_leaves_time_to_take_what_the_kernel_holds(ctx: &Ctx) {
     assert_eq!(client.end(), Some(End::Closed), "how the stream ended");
     assert!(heard.starts_with(text.as_bytes()), "{} bytes came back", heard.len());
     drop(client);
+    assert_eq!(server.wait().code(), Some(0), "the exit code");
+}
+
+/// 46: Nor a client that is in the middle of a line, which has come but has not been looked at: the
+/// server is at work meanwhile, and more than it reads at once has come from others before.
+fn sigterm_does_not_reset_a_client_in_the_middle_of_a_line(ctx: &Ctx) {
+    let mut server = ctx.echo(&["--work", "500ms", "--drain-timeout", "60s"]);
+    let (mut busy, mut crowd, mut talker) = (server.client(), server.clients(2), server.client());
+    server.watch().until("all to be accepted", || server.counter("accepts") >= 4);
+    busy.send("work\n");
+    server.watch().until("the line to be read", || server.counter("bytes_in") >= 5);
+    for client in &mut crowd {
+        client.send("x".repeat(48 << 10));
+    }
+    talker.send("half a ");
+    server.signal(Signal::TERM);
+    talker.expect_end();
+    // It may go on until it has seen the end. The first line would be answered with a reset.
+    for _ in 0..2 {
+        talker.send("line\n");
+    }
+    assert!(!talker.is_refused(), "closed before the client had ended its stream");
+    drop((busy, crowd, talker));
     assert_eq!(server.wait().code(), Some(0), "the exit code");
 }
 
