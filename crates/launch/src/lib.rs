@@ -38,7 +38,7 @@ pub use gate::{Place, network_of};
 pub use io_slices::{IoSlices, MOST_SLICES, fill_slices};
 pub use log::Log;
 pub use recv_wait::RecvWait;
-pub use socket::{accept_nonblocking, has_unread, has_untaken, is_shortage};
+pub use socket::{accept_nonblocking, is_busy, is_shortage};
 pub use stop::{Heard, Stop, block_child_signals};
 
 /// Locks. A panic ends the process, so no lock is found poisoned.

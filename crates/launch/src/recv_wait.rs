@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use crate::{Launch, Stop, has_unread, has_untaken};
+use crate::{Launch, Stop, is_busy};
 
 /// How often a connection is looked at that has not taken its replies.
 const LOOK: Duration = Duration::from_millis(100);
@@ -64,7 +64,7 @@ impl RecvWait {
         if self.0.load(SeqCst) != WAITING {
             return false; // The thread sees the stop by itself before it waits again.
         }
-        if !late && (has_unread(socket) || has_untaken(socket)) {
+        if !late && is_busy(socket) {
             return true;
         }
         if self.take_back() {
@@ -137,7 +137,7 @@ mod tests {
         let ((socket, mut client), stop, wait) = (pair(), Stop::default(), RecvWait::default());
         assert!(wait.begin(&stop));
         client.write_all(b"x").expect("sent");
-        while !has_unread(&socket) {}
+        while !is_busy(&socket) {}
         assert!(wait.interrupt(&socket, false), "again, if it does not wake");
         assert!(matches!((&socket).read(&mut [0; 2]), Ok(1)));
         assert!(!is_shut(&socket));

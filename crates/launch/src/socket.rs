@@ -315,17 +315,19 @@ pub fn accept_nonblocking(listener: &TcpListener) -> io::Result<(TcpStream, Sock
     Ok((TcpStream::from(socket), SocketAddr::try_from(peer)?))
 }
 
-/// Whether bytes have come that have not been read. Closed with such bytes in it, a connection is
-/// reset (RFC 2525, 2.17), and what the kernel has not yet sent of what was written is thrown away.
+/// Whether bytes are on their way between this server and the peer: some have come and have not been
+/// read, or some have been written and the peer's kernel has not taken them. Closed now, the
+/// connection could be reset (RFC 2525, 2.17), and what was written would be thrown away.
 #[must_use]
-pub fn has_unread(socket: impl AsFd) -> bool {
+pub fn is_busy(socket: impl AsFd) -> bool {
+    has_unread(&socket) || has_untaken(&socket)
+}
+
+fn has_unread(socket: impl AsFd) -> bool {
     rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
 }
 
-/// Whether bytes have been written that the peer's kernel has not taken yet. If the connection is
-/// reset, they are thrown away.
-#[must_use]
-pub fn has_untaken(socket: impl AsFd) -> bool {
+fn has_untaken(socket: impl AsFd) -> bool {
     const WRITTEN: usize = libc::SK_MEMINFO_WMEM_QUEUED as usize;
     nix::sys::socket::getsockopt(&socket, Memory).is_ok_and(|memory| memory[WRITTEN] > 0)
 }

@@ -78,7 +78,7 @@ struct Shared {
     launch: &'static Launch,
     /// One eventfd for each worker: to write to it ends the worker's wait.
     wakers: Vec<OwnedFd>,
-    /// In chat only. Its lock is never held across a system call.
+    /// In chat only. Its lock is never held across a call that can wait.
     hub: Option<Mutex<Hub>>,
 }
 
@@ -243,10 +243,10 @@ impl Worker {
             // A listener that a manager handed over is open in another process too, and stays in
             // the epoll set then. Each newcomer of the other process is one event here, no more.
             self.listeners.clear();
-            // `has_unread` is a system call, and none is made under the hub's lock: `stop` calls it
+            // `is_busy` makes system calls, and none is made under the hub's lock: `stop` calls it
             // in echo only, where there is no hub.
             let mut hub = self.shared.lock_hub();
-            self.conns.stop(hub.as_deref_mut(), |io| launch::has_unread(&io.socket));
+            self.conns.stop(hub.as_deref_mut(), |io| launch::is_busy(&io.socket));
         }
     }
 

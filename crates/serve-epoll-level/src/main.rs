@@ -231,10 +231,10 @@ impl Worker {
             // here would not take it out of the epoll set, so it is switched off first.
             self.watch_listeners(EventFlags::empty());
             self.listeners.clear();
-            // `has_unread` is a system call, and none is made under the hub's lock: `stop` calls it
+            // `is_busy` makes system calls, and none is made under the hub's lock: `stop` calls it
             // in echo only, where there is no hub.
             let mut hub = self.shared.lock_hub();
-            self.conns.stop(hub.as_deref_mut(), |io| launch::has_unread(&io.socket));
+            self.conns.stop(hub.as_deref_mut(), |io| launch::is_busy(&io.socket));
         }
     }
 

@@ -340,7 +340,7 @@ impl Conn {
         if self.member.is_some() {
             self.with_room(|_, _, _, _| ()); // For the mail only.
         } else if self.shared.launch.stop.requested() {
-            self.session.stop(launch::has_unread(self.socket.inner()), &self.outbox);
+            self.session.stop(launch::is_busy(self.socket.inner()), &self.outbox);
         }
     }
 

@@ -221,10 +221,10 @@ impl Worker {
         self.progress = true;
         if self.shared.launch.stop.requested() {
             self.listeners.clear();
-            // `has_unread` is a system call, and none is made under the hub's lock: `stop` calls it
+            // `is_busy` makes system calls, and none is made under the hub's lock: `stop` calls it
             // in echo only, where there is no hub.
             let mut hub = self.shared.lock_hub();
-            self.conns.stop(hub.as_deref_mut(), |io| launch::has_unread(&io.socket));
+            self.conns.stop(hub.as_deref_mut(), |io| launch::is_busy(&io.socket));
         }
     }
 

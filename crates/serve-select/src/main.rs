@@ -263,8 +263,8 @@ impl Worker {
         if self.shared.launch.stop.requested() {
             self.listeners.clear();
             let (hub, watched) = (&mut self.shared.lock_hub(), &self.watched);
-            let unread = |at: &At| launch::has_unread(&watched[at.0].socket);
-            self.conns.stop(hub.as_deref_mut(), unread);
+            let is_busy = |at: &At| launch::is_busy(&watched[at.0].socket);
+            self.conns.stop(hub.as_deref_mut(), is_busy);
         }
     }
 

@@ -78,7 +78,7 @@ struct Shared {
     launch: &'static Launch,
     /// Each worker's thread, once it has started: a signal is sent to a thread.
     threads: Vec<OnceLock<Pid>>,
-    /// In chat only. Its lock is never held across a system call.
+    /// In chat only. Its lock is never held across a call that can wait.
     hub: Option<Mutex<Hub>>,
 }
 
@@ -239,10 +239,10 @@ impl Worker {
     fn woken(&mut self) {
         if self.shared.launch.stop.requested() {
             self.listeners.clear();
-            // `has_unread` is a system call, and none is made under the hub's lock: `stop` calls it
+            // `is_busy` makes system calls, and none is made under the hub's lock: `stop` calls it
             // in echo only, where there is no hub.
             let mut hub = self.shared.lock_hub();
-            self.conns.stop(hub.as_deref_mut(), |io| launch::has_unread(&io.socket));
+            self.conns.stop(hub.as_deref_mut(), |io| launch::is_busy(&io.socket));
         }
     }
 

@@ -260,7 +260,7 @@ impl Conn {
         let mut stuck = false;
         loop {
             if self.wait.end(&launch.stop) {
-                session.stop(launch::has_unread(&self.socket), outbox);
+                session.stop(launch::is_busy(&self.socket), outbox);
             }
             let mut input = None;
             match session.step(now, outbox, stuck) {

@@ -311,7 +311,7 @@ impl Connection {
         if launch.settings.mode == Mode::Chat {
             self.with_room(now, |_, _, _| ()); // For the mail only.
         } else if launch.stop.requested() {
-            self.session.stop(launch::has_unread(socket), &self.outbox);
+            self.session.stop(launch::is_busy(socket), &self.outbox);
         }
     }
 

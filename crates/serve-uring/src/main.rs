@@ -248,11 +248,11 @@ impl Worker {
                 }
             }
             let unknown = self.ring.has_overflowed(); // There may be some of anybody.
-            let unread = |io: &Io| unknown || io.flight.unread || launch::has_unread(&io.socket);
-            // `has_unread` is a system call, and none is made under the hub's lock: `stop` calls it
+            let is_busy = |io: &Io| unknown || io.flight.unread || launch::is_busy(&io.socket);
+            // `is_busy` makes system calls, and none is made under the hub's lock: `stop` calls it
             // in echo only, where there is no hub.
             let mut hub = self.shared.lock_hub();
-            self.conns.stop(hub.as_deref_mut(), unread);
+            self.conns.stop(hub.as_deref_mut(), is_busy);
         }
     }
 

@@ -290,10 +290,10 @@ impl<T> Connections<T> {
     }
 
     /// The server stops. Members get their last words, as mail, and time to end their streams.
-    /// Clients of an echo server get the replies to what has been received from them. `unread` says
-    /// whether there is input in a socket: to close at once would reset such a connection, so the
-    /// client gets time to end its stream. Only the first call counts.
-    pub fn stop(&mut self, hub: Option<&mut Hub>, mut unread: impl FnMut(&T) -> bool) {
+    /// Clients of an echo server get the replies to what has been received from them. `is_busy` says
+    /// whether bytes are on their way, in either direction. To close at once could reset such a
+    /// connection, so the client gets time to end its stream. Only the first call counts.
+    pub fn stop(&mut self, hub: Option<&mut Hub>, mut is_busy: impl FnMut(&T) -> bool) {
         if core::mem::replace(&mut self.stopping, true) {
             return;
         }
@@ -304,7 +304,7 @@ impl<T> Connections<T> {
         }
         for id in self.slots.ids().collect::<Vec<_>>() {
             if let Some(conn) = self.slots.get_mut(id) {
-                conn.session.stop(unread(&conn.io), &conn.outbox);
+                conn.session.stop(is_busy(&conn.io), &conn.outbox);
                 self.touch(id);
             }
         }

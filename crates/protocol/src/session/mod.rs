@@ -322,10 +322,11 @@ impl Session {
         }
     }
 
-    /// Echo: the server stops, and there is input in the socket or not (`unread`). A peer that is
-    /// owed replies, or may be sending, gets what it has been promised, the end of the stream, and
-    /// time to end its own. An idle one is closed at once. Only the first call counts.
-    pub fn stop(&mut self, unread: bool, outbox: &Outbox) {
+    /// Echo: the server stops. `busy` says whether bytes are on their way, in either direction. A
+    /// peer that is owed replies, has not taken them, or may be sending, gets what it has been
+    /// promised, the end of the stream, and time to end its own. An idle one is closed at once. Only
+    /// the first call counts.
+    pub fn stop(&mut self, busy: bool, outbox: &Outbox) {
         self.stopped = true;
         let intake = &mut self.intake;
         if intake.source != Source::Open {
@@ -333,7 +334,7 @@ impl Session {
         }
         let waits = intake.is_held() || !intake.lines.is_empty();
         let owed = self.paused || !outbox.is_empty();
-        intake.source = if unread || waits || owed { Source::Stopped } else { Source::Ended };
+        intake.source = if busy || waits || owed { Source::Stopped } else { Source::Ended };
     }
 
     /// Chat: takes what the hub has sent to this connection.

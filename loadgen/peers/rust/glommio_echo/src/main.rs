@@ -199,7 +199,7 @@ impl Client {
         let mut timer = pin!(sleep(Duration::ZERO));
         let mut timer_at = Time::NEVER;
         loop {
-            let (read, deadline) = match self.next(|| launch::has_unread(borrowed(socket))) {
+            let (read, deadline) = match self.next(|| launch::is_busy(borrowed(socket))) {
                 Plan::Wait { read, until } => (read, until),
                 Plan::Shut => {
                     let _ = socket.close().await; // Ends our side. Fails if the peer has gone.
