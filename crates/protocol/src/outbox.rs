@@ -43,7 +43,8 @@ pub struct Outbox {
     gone: usize,
     /// Chunks lent since the last `advance`, `first` included.
     lent: usize,
-    /// Bytes queued, and those taken by [`Outbox::take`] and not yet reported.
+    /// Bytes queued, and those that [`Outbox::take`] took and of which it is not known yet that
+    /// they have been written.
     len: usize,
     taken: usize,
     /// Since when it has been over the soft limit; [`Time::NEVER`] when it is not. (An `Option`
@@ -66,7 +67,7 @@ impl Default for Outbox {
 }
 
 impl Outbox {
-    /// Bytes queued, and those that [`Outbox::take`] took last.
+    /// Bytes queued, and those that [`Outbox::take`] took last and [`Outbox::note_left`] left.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len + self.taken
@@ -184,7 +185,8 @@ impl Outbox {
     }
 
     /// Takes everything at a stroke, for a writer that must not hold a lock while it writes. What
-    /// was taken counts here until the next call: take again only when it has all been written.
+    /// was taken counts here until the next call, or less of it after [`Outbox::note_left`]: take
+    /// again only when it has all been written.
     #[must_use]
     pub fn take(&mut self) -> Outbox {
         if self.len == 0 {
@@ -199,6 +201,12 @@ impl Outbox {
         };
         self.taken = batch.len;
         batch
+    }
+
+    /// Takes note that of what [`Outbox::take`] took last so much is left to be written: a reader
+    /// that takes a large batch bit by bit is not one that takes nothing.
+    pub fn note_left(&mut self, left: usize) {
+        self.taken = left;
     }
 
     /// Forgets what is queued, except what is lent and the rest of a message that has been written
@@ -356,6 +364,28 @@ mod tests {
     }
 
     #[test]
+    fn what_has_been_written_of_what_was_taken_counts_no_more() {
+        let limits =
+            Limits { sendq: 4000, sendq_grace: Duration::from_millis(10), ..Limits::default() };
+        let mut outbox = Outbox::default();
+        let big = message(&[b'x'; 1500]);
+        assert_eq!(outbox.share(Arc::clone(&big), &limits, Time::from_millis(100)), Ok(()));
+        assert_eq!(outbox.share(Arc::clone(&big), &limits, Time::from_millis(100)), Ok(()));
+        let mut batch = outbox.take();
+        batch.advance(1999);
+        outbox.note_left(batch.len());
+        assert_eq!(outbox.deadline(&limits), Time::from_millis(110), "it is over it by a byte");
+        batch.advance(1);
+        outbox.note_left(batch.len());
+        assert_eq!((outbox.len(), outbox.deadline(&limits)), (1000, Time::NEVER));
+        // Neither limit has been reached, and who passes the soft one has the whole time again.
+        assert_eq!(outbox.share(Arc::clone(&big), &limits, Time::from_millis(200)), Ok(()));
+        assert_eq!(outbox.deadline(&limits), Time::from_millis(210));
+        assert_eq!(outbox.share(big, &limits, Time::from_millis(209)), Ok(()));
+        assert_eq!(outbox.len(), 4000);
+    }
+
+    #[test]
     fn discarding_leaves_the_rest_of_a_message_begun() {
         let mut outbox = Outbox::default();
         for text in [b"first\r\n", b"secnd\r\n", b"third\r\n"] {
@@ -453,28 +483,42 @@ mod tests {
         }
 
         /// Against a clock that starts when the queue comes to be over the soft limit and stops
-        /// as soon as it is not: who has read is given the whole grace time again.
+        /// as soon as it is not: who has read is given the whole grace time again. So too where it
+        /// is all written from batches.
         #[test]
         fn the_grace_time_begins_when_the_soft_limit_is_passed(
+            batches in any::<bool>(),
             steps in prop::collection::vec((0..4_u8, 0..16_usize), 0..60),
         ) {
             let grace = Duration::from_millis(20);
             let limits = Limits { sendq: 4000, sendq_grace: grace, ..Limits::default() };
             let (mut outbox, mut now, mut since) = (Outbox::default(), Time::ZERO, None);
+            let (mut batch, mut len) = (Outbox::default(), 0);
             for (step, size) in steps {
-                let len = outbox.len();
                 match step {
                     0 => now = now + Duration::from_millis(size as u64),
-                    1 => outbox.advance(len * size / 15),
+                    1 if batches && batch.is_empty() => batch = outbox.take(),
+                    1 if batches => {
+                        let written = batch.len() * size / 15;
+                        batch.advance(written);
+                        outbox.note_left(batch.len());
+                        len -= written;
+                    }
+                    1 => {
+                        let written = len * size / 15;
+                        outbox.advance(written);
+                        len -= written;
+                    }
                     _ => {
                         let more = size * 100;
                         let late = since.is_some_and(|since| now >= since + grace);
                         let full = late || len + more > limits.sendq;
                         let shared = outbox.share(message(&vec![b'x'; more]), &limits, now);
                         prop_assert_eq!(shared.is_err(), full);
+                        len += if full { 0 } else { more };
                     }
                 }
-                let over = outbox.len() > limits.high_water();
+                let over = len > limits.high_water();
                 since = over.then(|| since.unwrap_or(now));
                 let deadline = since.map_or(Time::NEVER, |since| since + grace);
                 prop_assert_eq!(outbox.deadline(&limits), deadline);

@@ -326,8 +326,8 @@ impl Connection {
     }
 
     /// Some of a batch has been sent. Returns what to send next: its rest, or what has been queued
-    /// meanwhile, if anything has. The outbox is asked in any case: until then it counts what was
-    /// taken from it last.
+    /// meanwhile, if anything has. The outbox is told in any case: it counts what was taken from it
+    /// last and is not known to have been sent.
     fn sent(&mut self, result: BufResult<usize, Batch>) -> io::Result<Option<Outbox>> {
         let BufResult(sent, Batch(mut batch)) = result;
         let len = match sent {
@@ -338,6 +338,8 @@ impl Connection {
         batch.advance(len);
         if batch.is_empty() {
             batch = self.outbox.take();
+        } else {
+            self.outbox.note_left(batch.len());
         }
         Ok((!batch.is_empty()).then_some(batch))
     }

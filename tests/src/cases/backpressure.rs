@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::slice;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::cases::{Case, cases};
 use crate::client::{Client, difference, pump, pump_for};
@@ -23,6 +24,7 @@ pub(super) const CHAT: &[Case] = cases![Chat:
     a_member_over_the_soft_limit_for_too_long_is_cut needs 2,
     a_hundred_slow_of_a_thousand_are_cut_and_the_rest_get_everything needs 1000,
     a_slow_member_that_recovers_loses_nothing needs 2,
+    a_member_that_has_come_below_the_soft_limit_is_not_cut needs 2,
     a_slow_member_of_another_worker_is_cut_at_once needs 2,
     quick_speakers_get_no_reader_cut needs 2,
     quick_speakers_get_no_reader_cut_across_two_workers needs 3,
@@ -338,6 +340,45 @@ fn a_slow_member_that_recovers_loses_nothing(ctx: &Ctx) {
     let expected: Vec<u8> = (0..MESSAGES).flat_map(|n: usize| n.to_ne_bytes()).collect();
     assert_eq!(difference(&heard, &expected), None, "eight times the first wrong message");
     talker.hears_nothing();
+}
+
+/// 27: So too if it does not take all of it, but enough to be below the soft limit, and stays there
+/// for longer than the grace time.
+fn a_member_that_has_come_below_the_soft_limit_is_not_cut(ctx: &Ctx) {
+    const SOFT: u64 = 2 << 20;
+    const GRACE: Duration = Duration::from_secs(2);
+    let server = ctx.busy_chat(&["--sendq", "8MiB", "--sendq-grace", "2s"]);
+    let mut talker = server.member("talker");
+    talker.join("#c");
+    let mut slow = slow_member(&server, "slow", "#c");
+    talker.expect("slow JOIN #c");
+    let (mut said, mut waiting) = (0, 0);
+    while waiting < SOFT / 2 * 3 {
+        talker.client.send((said..said + 200).map(|n| message("#c", n)).collect::<String>());
+        said += 200;
+        talker.hears_nothing();
+        waiting = server.counter("queue_bytes");
+    }
+
+    // If the kernel held no more than before, three quarters of the soft limit would be left. It
+    // does hold some more, for a client that reads.
+    let enough = waiting - SOFT / 4 * 3;
+    slow.client.reading = true;
+    slow.client.until("it to be below the soft limit", |slow| slow.incoming.len() as u64 >= enough);
+    slow.client.reading = false;
+
+    let below = Instant::now();
+    while below.elapsed() < GRACE * 3 / 2 {
+        // This paces the talker, and decides nothing.
+        thread::sleep(GRACE / 20);
+        talker.client.send(message("#c", said));
+        said += 1;
+        talker.hears_nothing();
+    }
+    slow.client.reading = true;
+    let (quits, heard) = sort_out(slow.sync());
+    assert!(quits.is_empty(), "{quits:?} have quit");
+    assert!(heard == (0..said).collect::<Vec<_>>(), "of {said} messages, slow got {heard:?}");
 }
 
 /// 23: However quick those who speak are, no member is cut who reads: the server hears them as it

@@ -89,6 +89,8 @@ impl Duplex {
         let taken = batch.is_empty();
         if taken {
             *batch = self.outbox.take();
+        } else {
+            self.outbox.note_left(batch.len());
         }
         self.stuck = stuck && !taken;
         // With much in its batch it has taken the mail, but not yet sent it: speakers wait on.
@@ -214,6 +216,23 @@ mod tests {
         batch.advance(100);
         assert_eq!(both.sender_step(NOW, &mut batch, false), Step::Send);
         assert_eq!(both.post(text(1500), NOW), posted(false, false, true));
+    }
+
+    #[test]
+    fn a_member_that_takes_a_large_batch_bit_by_bit_is_not_cut() {
+        let (mut both, mut batch) = (Duplex::new(&settings(), NOW), Outbox::default());
+        let (soon, later) = (NOW + Duration::from_secs(1), NOW + Duration::from_secs(25));
+        let at_last = NOW + Limits::default().sendq_grace;
+        both.session.post(Parcel::Welcome, NOW, &mut both.outbox).expect("there is room");
+        let _ = both.post(text(3000), NOW);
+        assert_eq!(both.sender_step(NOW, &mut batch, false), Step::Send);
+        batch.advance(2800);
+        assert_eq!(both.sender_step(soon, &mut batch, true), Step::Relieve);
+        assert_eq!(both.sender_step(soon, &mut batch, true), Step::Send);
+        let step = both.receiver_step(later);
+        assert!(matches!(step, Step::Receive(until) if until > at_last), "{step:?}");
+        assert_eq!(both.sender_step(at_last, &mut batch, true), Step::Send);
+        assert_eq!(both.post(text(3000), at_last), posted(false, false, false));
     }
 
     #[test]
