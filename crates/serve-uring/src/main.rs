@@ -299,10 +299,16 @@ impl Worker {
         self.conns.touch(id);
     }
 
-    /// Sends what is queued, unless a send is in flight: two would not keep their order.
+    /// Sends what is queued, unless a send is in flight: two would not keep their order. The kernel
+    /// goes on with that one only when a third of the socket's buffer is free. That may take a peer
+    /// longer than it may be silent. So before it is given up, its send is made again: a new one is
+    /// tried at once, and goes on if the peer has taken anything at all.
     fn write(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        if !conn.io.flight.sending && !conn.outbox.is_empty() {
+        conn.io.flight.renewing = conn.io.flight.sending && conn.is_doubted();
+        if conn.io.flight.renewing {
+            self.ring.cancel_send(id); // When it has completed, this function is called again.
+        } else if !conn.io.flight.sending && !conn.outbox.is_empty() {
             conn.io.flight.sending = true;
             // SAFETY: until `sent` sets `sending` to false again, the outbox is not advanced, and
             // `release` drops no connection that has something in flight.
@@ -363,13 +369,15 @@ impl Worker {
         // flight: the last one has completed, and `write` makes the next at the end of this turn.
         // More mail could fill such a queue, and the hub would cut the member as slow. So no mail
         // is fetched in this turn: `expire` is `turn` without the mail. Nor is such a member cut
-        // for having been slow for long: this process may have stood still.
+        // for having been slow for long: this process may have stood still. And in echo, where no
+        // mail comes, nobody is given up whose send is still to be made again.
         let mark = self.shared.launch.settings.limits.high_water();
-        let waits = |it: &Connection<Io>| !it.io.flight.sending && it.outbox.len() > mark;
+        let long = |it: &Connection<Io>| !it.io.flight.sending && it.outbox.len() > mark;
+        let waits = |it: &Connection<Io>| it.io.flight.renewing || long(it);
         let behind = self.conns.any_touched(waits);
 
         let mut hub = self.shared.lock_hub();
-        let done = if behind {
+        let done = if behind || hub.is_none() {
             self.conns.expire(self.now, hub.as_deref_mut(), waits)
         } else {
             self.conns.turn(self.now, hub.as_deref_mut())

@@ -130,6 +130,8 @@ pub(crate) struct Flight {
     pub(crate) sending: bool,
     pub(crate) receiving: bool,
     pub(crate) watching: bool,
+    /// The send is cancelled, to be made again.
+    pub(crate) renewing: bool,
     /// When the server was told to stop, bytes of it had come and were left in the ring.
     pub(crate) unread: bool,
 }
@@ -349,7 +351,7 @@ impl Ring {
     }
 
     /// Stops a send. It completes with what has gone by then.
-    fn cancel_send(&mut self, id: ConnId) {
+    pub(crate) fn cancel_send(&mut self, id: ConnId) {
         self.cancel_one(SEND | id.bits());
     }
 

@@ -112,6 +112,7 @@ pub(crate) fn shared(package: &str) -> Vec<Case> {
         framing::ECHO,
         framing::CHAT,
         life::ECHO,
+        life::URING_ECHO,
         backpressure::ECHO,
         backpressure::CHAT,
         abuse::ECHO,

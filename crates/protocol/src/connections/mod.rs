@@ -324,6 +324,14 @@ impl<T> Connections<T> {
 }
 
 impl<T> Connection<T> {
+    /// Echo: whether the peer is given up as silent unless a write shows otherwise. One that is
+    /// made now does, and nothing has to be done for it. A loop whose last write is still in flight
+    /// has to make it again, and [`Connections::expire`] has to wait for that.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.session.is_doubted()
+    }
+
     fn handle(&mut self, id: ConnId, input: Input<'_>, now: Time, hub: Option<&mut Hub>) -> u64 {
         match hub {
             None => self.session.echo(input, now, &mut self.outbox),

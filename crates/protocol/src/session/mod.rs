@@ -450,6 +450,15 @@ impl Session {
         }
     }
 
+    /// Echo: whether the peer is given up by the next [`Session::expire`], unless a write shows
+    /// that it takes the replies that wait. One that has waited for room since before shows
+    /// nothing: a socket is said to have room only when much of its buffer is free.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        let Kind::Echo(echo) = &self.kind else { return false };
+        self.ending == Ending::No && echo.silence.is_doubted()
+    }
+
     /// What has become due by `now`. Call it again after [`Due::Resume`] or [`Due::Ping`] only
     /// when the next deadline has come.
     pub fn expire(&mut self, now: Time, outbox: &Outbox) -> Due {

@@ -32,6 +32,12 @@ impl EchoSilence {
         self.heard + limits.idle_timeout
     }
 
+    /// Whether the deadline has come, and the next call of `expire` gives the peer up unless it has
+    /// taken something meanwhile.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.tried
+    }
+
     /// The deadline has come. While its replies wait, the server itself may be what does not read,
     /// so a peer that takes them is not silent. A socket is said to be writable only when much has
     /// gone, so a write is tried before the peer is given up.

@@ -287,8 +287,10 @@ fn a_peer_that_takes_its_replies_is_not_silent() {
     session.next(Time::ZERO, &outbox);
     assert_eq!(session.deadline(&outbox), Time::from_millis(200));
     assert_eq!(session.expire(Time::from_millis(200), &outbox), Due::Resume);
+    assert!(session.is_doubted());
     outbox.advance(1);
     assert_eq!(session.expire(Time::from_millis(200), &outbox), Due::Later);
+    assert!(!session.is_doubted());
     session.next(Time::ZERO, &outbox);
     assert_eq!(session.expire(Time::from_millis(300), &outbox), Due::Resume);
     outbox.advance(9);
@@ -305,8 +307,11 @@ fn a_peer_that_takes_nothing_is_closed_after_one_try() {
     session.echo(Input::Received(b"0123456789\n"), Time::ZERO, &mut outbox);
     session.next(Time::ZERO, &outbox);
     let now = Time::from_millis(100);
+    assert!(!session.is_doubted());
     assert_eq!(session.expire(now, &outbox), Due::Resume);
+    assert!(session.is_doubted(), "until it is seen to take something");
     assert_eq!(session.expire(now, &outbox), Due::Close);
+    assert!(!session.is_doubted(), "it is given up");
     assert_eq!(session.next(now, &outbox), Next::Close(TIMED_OUT));
 }
 
