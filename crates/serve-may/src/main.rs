@@ -14,11 +14,14 @@
 //! waits can be woken, and one is enough. It fetches the messages for its member from [`Room`].
 //!
 //! What to do next is `protocol`'s to say ([`Step`]). Here is how this model does it, and waits.
+//! `waker.rs` has what wakes a coroutine, and how one lets others run.
 //!
 //! Run: `cargo run --release -p serve-may -- --workers 2 --mode chat`
 //! Read first: `examples/bare.rs`, this model without all that a server needs.
 //! Read next: `serve-threads`, where the kernel switches the stacks, and `serve-smol`, whose tasks
 //! have none.
+
+mod waker;
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, IoSlice};
@@ -30,11 +33,13 @@ use std::time::Duration;
 
 use launch::{Counter, Counters, Failure, Launch, MOST_SLICES, Place, READ_SIZE};
 use may::coroutine;
-use may::io::{CoIo, WaitIo, WaitIoWaker};
+use may::io::{CoIo, WaitIo};
 use protocol::{ConnId, Deadlines, Done, Input, Mode, Outbox, Room, Session, Slots, Step, Time};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send, sendmsg};
+
+use crate::waker::{Waker, yield_for};
 
 /// A coroutine's stack. Most of it is never touched, and so is only address space.
 const STACK: usize = 64 << 10;
@@ -111,20 +116,6 @@ struct Conns {
     alarm_at: Time,
 }
 
-/// What wakes the coroutine of a connection.
-struct Waker {
-    waker: WaitIoWaker,
-    /// Chat: the inbox is no longer empty. Echo: the server stops.
-    notified: AtomicBool,
-}
-
-impl Waker {
-    fn notify(&self) {
-        self.notified.store(true, Ordering::Release);
-        self.waker.wakeup();
-    }
-}
-
 /// One connection, owned by its coroutine.
 struct Conn {
     shared: &'static Shared,
@@ -182,8 +173,7 @@ impl Shared {
             return;
         };
         // Notified at first: the server may be stopping already.
-        let waker = Waker { waker: socket.waker(), notified: AtomicBool::new(true) };
-        let waker = Arc::new(waker);
+        let waker = Arc::new(Waker { waker: socket.waker(), notified: AtomicBool::new(true) });
         let id = lock(&self.conns).wakers.insert(Arc::clone(&waker)).0;
         let room = self.room.as_ref().map(lock);
         let member = room.map(|mut room| room.open(&host, now, Arc::clone(&waker)));
@@ -290,7 +280,15 @@ impl Conn {
                     self.act(step);
                     return Ok(reason);
                 }
-                step => self.act(step),
+                step => {
+                    if step == Step::Resume && !self.outbox.is_empty() {
+                        // The kernel tells of room only when much of the socket's buffer is free.
+                        // An echo client that takes little is not silent, so it is tried.
+                        self.ready.insert(EventFlags::OUT);
+                        self.send()?;
+                    }
+                    self.act(step);
+                }
             }
         }
     }
@@ -449,14 +447,6 @@ impl Conn {
         // another socket already.
         drop(self.socket.into_inner());
     }
-}
-
-/// Lets other coroutines run. may's `yield_now` alone would come back before its worker has asked
-/// epoll. A sleeper is woken by a thread that is no worker: `yield_now` then sends it to
-/// one.
-fn yield_for(pause: Duration) {
-    coroutine::sleep(pause);
-    coroutine::yield_now();
 }
 
 fn spawn(run: impl FnOnce() + Send + 'static) {

@@ -266,7 +266,7 @@ impl Connection {
     /// Writes as much of what is queued as the socket takes now.
     fn write(&mut self, socket: &TcpStream) -> io::Result<()> {
         while !self.outbox.is_empty() {
-            match socket.try_write_vectored(&IoSlices::new(self.outbox.slices())) {
+            match runtime::write(socket, &IoSlices::new(self.outbox.slices())) {
                 Ok(len) => {
                     self.shared.counters().bytes_out.add(len as u64);
                     self.outbox.advance(len);

@@ -1,10 +1,12 @@
 //! The runtimes that run the tasks: tokio's three flavours.
 
 use std::cell::Cell;
-use std::io;
+use std::io::{self, IoSlice};
 
 use launch::Failure;
-use tokio::net::TcpListener;
+use rustix::net::{SendFlags, sendmsg};
+use tokio::io::Interest;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime, worker_index};
 use tokio::task::JoinSet;
 
@@ -38,6 +40,20 @@ thread_local! {
 /// `RUNTIME` counts the runtimes of `PerCore`, `worker_index` the threads of `MultiThread`.
 pub(crate) fn index() -> usize {
     RUNTIME.get() + worker_index().unwrap_or(0)
+}
+
+/// As `try_write_vectored`, which does not ask the kernel while tokio remembers that the socket
+/// takes no more. The kernel tells of room only when much of the buffer is free. Until then a peer
+/// that reads slowly would look like one that does not read, and be closed as silent.
+pub(crate) fn write(socket: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    let write = || Ok(sendmsg(socket, slices, &mut Default::default(), SendFlags::NOSIGNAL)?);
+    let mut asked = false;
+    // If the kernel takes nothing, tokio remembers that.
+    let written = socket.try_io(Interest::WRITABLE, || {
+        asked = true;
+        write()
+    });
+    if asked { written } else { write() }
 }
 
 /// Runs a task that accepts for each listener, and all tasks that it starts, until the server has
