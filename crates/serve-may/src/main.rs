@@ -188,7 +188,7 @@ impl Shared {
             outbox: Outbox::default(),
             now,
             alarm_at: Time::NEVER,
-            ready: EventFlags::all(),
+            ready: EventFlags::IN | EventFlags::OUT,
             place,
             socket,
         };
@@ -271,6 +271,10 @@ impl Conn {
                     } else if self.member.is_some() {
                         coroutine::yield_now(); // Lets the members run that have got mail from it.
                     }
+                }
+                // No read or write would tell while it does neither.
+                Step::Pause(_) if self.ready.intersects(EventFlags::ERR | EventFlags::HUP) => {
+                    return Ok("Connection reset");
                 }
                 Step::Send | Step::Receive(_) | Step::ReceiveNow | Step::Pause(_) => {
                     self.wait();
