@@ -41,7 +41,7 @@ const SIBLINGS: &[(&str, &str, usize)] = &[
     ("serve-epoll-level", "serve-epoll-edge", 70),
     ("serve-epoll-edge", "serve-mio", 90),
     ("serve-select", "serve-poll", 60),
-    ("serve-mio", "serve-polling", 160),
+    ("serve-mio", "serve-polling", 165),
     ("serve-tokio", "serve-smol", 135),
     ("serve-tokio", "serve-async-std", 150),
 ];

@@ -315,8 +315,8 @@ pub fn accept_nonblocking(listener: &TcpListener) -> io::Result<(TcpStream, Sock
     Ok((TcpStream::from(socket), SocketAddr::try_from(peer)?))
 }
 
-/// Whether bytes are on their way between this server and the peer: some have come and have not been
-/// read, or some have been written and the peer's kernel has not taken them. Closed now, the
+/// Whether bytes are on their way between this server and the peer: some have come and have not
+/// been read, or some have been written and the peer's kernel has not taken them. Closed now, the
 /// connection could be reset (RFC 2525, 2.17), and what was written would be thrown away.
 #[must_use]
 pub fn is_busy(socket: impl AsFd) -> bool {

@@ -170,6 +170,11 @@ impl Worker {
             // connection can leave mail for other members in the hub. Then `next_deadline` is in
             // the past: the next wait ends at once, and the next turn fetches that mail.
             while let Some(id) = self.conns.next_touched() {
+                // A socket takes a little long before epoll says so. A peer that reads slowly would
+                // look silent at its deadline, so a write is tried in any case.
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.io.writable = true;
+                }
                 self.write(id);
                 self.settle(id);
             }

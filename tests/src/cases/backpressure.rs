@@ -19,6 +19,11 @@ pub(super) const ECHO: &[Case] = cases![Echo:
     lines_that_are_work_leave_room_for_others,
 ];
 
+/// For this project's servers.
+pub(super) const OWN_ECHO: &[Case] = cases![Echo:
+    a_peer_that_takes_its_replies_slowly_is_kept,
+];
+
 pub(super) const CHAT: &[Case] = cases![Chat:
     a_slow_member_is_cut_at_the_limit_with_the_reason needs 2,
     a_member_over_the_soft_limit_for_too_long_is_cut needs 2,
@@ -81,6 +86,27 @@ fn dribble(client: &mut Client) {
         }
         pump_for("the server to lose patience", slice::from_mut(client), Duration::from_millis(20));
     }
+}
+
+/// 18: A client that takes its replies is not silent, however slowly it takes them: so slowly that
+/// the kernel does not say within the idle time that there is room again. For that, about a third
+/// of the server's buffer must be free.
+fn a_peer_that_takes_its_replies_slowly_is_kept(ctx: &Ctx) {
+    let idle = Duration::from_secs(2);
+    let server = ctx.echo(&["--idle-timeout", "2s", "--sendq", "64MiB"]);
+    let text = format!("{}\n", "x".repeat(1023)).repeat(4 << 10);
+    let mut client = server.client_with_buffers(4096);
+    client.reading = false;
+    client.send(&text);
+    let began = Instant::now();
+    while began.elapsed() < idle * 3 {
+        for reading in [false, true] {
+            client.reading = reading;
+            pump_for("its pace", slice::from_mut(&mut client), idle / 3);
+        }
+        assert_eq!(client.end(), None, "it has taken {} bytes", client.incoming.len());
+    }
+    assert_eq!(server.counter("timed_out"), 0);
 }
 
 /// 26: Small socket buffers carry 64 MiB, and each byte is right. Not the very smallest: those hold

@@ -2,11 +2,9 @@
 
 use std::net::TcpListener;
 use std::process::Stdio;
-use std::slice;
-use std::time::{Duration, Instant};
 
 use crate::cases::{Case, cases};
-use crate::client::{Client, pump, pump_for};
+use crate::client::{Client, pump};
 use crate::surroundings::Surroundings;
 use crate::watchdog::{Ctx, own_addr};
 
@@ -24,10 +22,6 @@ pub(super) const ECHO: &[Case] = cases![Echo:
     a_taken_port_is_one_clear_line,
     a_second_server_does_not_share_the_port,
     a_second_server_does_not_share_the_port_of_two_workers,
-];
-
-pub(super) const URING_ECHO: &[Case] = cases![Echo only "serve-uring":
-    a_peer_that_takes_a_little_of_its_replies_stays,
 ];
 
 /// Many short numbered lines.
@@ -159,29 +153,6 @@ fn a_peer_that_does_not_take_its_replies_is_reaped(ctx: &Ctx) {
     }
     ctx.watch.until("the descriptors to be free", || server.usage().descriptors <= before);
     server.serves_a_prompt_client();
-}
-
-/// 18: One that takes a little of them now and then is not, though the kernel says for a long time
-/// that there is no room for more: it waits until much of the socket's buffer is free.
-fn a_peer_that_takes_a_little_of_its_replies_stays(ctx: &Ctx) {
-    const IDLE: Duration = Duration::from_secs(2);
-    let server = ctx.echo(&["--idle-timeout", "2s"]);
-    let mut client = server.client_with_buffers(4096);
-    client.reading = false;
-    client.queue("x\n".repeat(16 << 20).as_bytes());
-    // Above this the server stops reading: then all buffers on the way to the client are full.
-    while server.counter("queue_bytes") < 256 << 10 {
-        pump_for("the server", slice::from_mut(&mut client), Duration::from_millis(10));
-    }
-    let started = Instant::now();
-    while started.elapsed() < 3 * IDLE && client.end().is_none() {
-        for (reading, patience) in [(true, 10), (false, 500)] {
-            client.reading = reading;
-            let patience = Duration::from_millis(patience);
-            pump_for("time to pass", slice::from_mut(&mut client), patience);
-        }
-    }
-    assert_eq!(client.end(), None, "{} bytes were taken", client.incoming.len());
 }
 
 /// 19: One urgent byte is not part of the stream (it stays out of band), and does not keep the

@@ -290,9 +290,9 @@ impl<T> Connections<T> {
     }
 
     /// The server stops. Members get their last words, as mail, and time to end their streams.
-    /// Clients of an echo server get the replies to what has been received from them. `is_busy` says
-    /// whether bytes are on their way, in either direction. To close at once could reset such a
-    /// connection, so the client gets time to end its stream. Only the first call counts.
+    /// Clients of an echo server get the replies to what has been received from them. `is_busy`
+    /// says whether bytes are on their way, in either direction. To close at once could reset such
+    /// a connection, so the client gets time to end its stream. Only the first call counts.
     pub fn stop(&mut self, hub: Option<&mut Hub>, mut is_busy: impl FnMut(&T) -> bool) {
         if core::mem::replace(&mut self.stopping, true) {
             return;

@@ -324,8 +324,8 @@ impl Session {
 
     /// Echo: the server stops. `busy` says whether bytes are on their way, in either direction. A
     /// peer that is owed replies, has not taken them, or may be sending, gets what it has been
-    /// promised, the end of the stream, and time to end its own. An idle one is closed at once. Only
-    /// the first call counts.
+    /// promised, the end of the stream, and time to end its own. An idle one is closed at once.
+    /// Only the first call counts.
     pub fn stop(&mut self, busy: bool, outbox: &Outbox) {
         self.stopped = true;
         let intake = &mut self.intake;
