@@ -238,7 +238,9 @@ impl Worker {
     /// the server stops.
     fn woken(&mut self) {
         if self.shared.launch.stop.requested() && !self.conns.is_stopping() {
-            (0..self.listeners.len()).for_each(|listener| self.ring.cancel_accept(listener));
+            for listener in 0..self.listeners.len() {
+                self.ring.cancel_accept(listener);
+            }
             self.to_accept.clear();
             self.listeners.clear();
             // What the ring has received is in no socket any more, but is unread all the same.
@@ -247,7 +249,7 @@ impl Worker {
                     conn.io.flight.unread = true;
                 }
             }
-            let unknown = self.ring.has_overflowed(); // There may be some of anybody.
+            let unknown = self.ring.has_overflowed(); // Any connection may have some more.
             let is_busy = |io: &Io| unknown || io.flight.unread || launch::is_busy(&io.socket);
             // `is_busy` makes system calls, and none is made under the hub's lock: `stop` calls it
             // in echo only, where there is no hub.
@@ -356,7 +358,7 @@ impl Worker {
             self.ring.receive(&conn.io.socket, id);
         } else if conn.io.flight.is_over() {
             // It pauses, and nothing would tell that it was reset. This request stays when the
-            // connection is read again: it completes seldom, and whoever reads learns the same.
+            // connection is read again: it completes seldom, and a read learns the same.
             conn.io.flight.watching = true;
             self.ring.watch(&conn.io.socket, id);
         }
