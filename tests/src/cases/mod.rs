@@ -91,6 +91,7 @@ pub(crate) fn of(package: &str) -> Vec<Case> {
         backpressure::OWN_ECHO,
         exhaustion::OWN_ECHO,
         process::OWN_ECHO,
+        process::URING_ECHO,
         addresses::ECHO,
         addresses::CHAT,
         calls::ECHO,

@@ -39,6 +39,11 @@ pub(super) const ECHO: &[Case] = cases![Echo:
 /// For this project's servers.
 pub(super) const OWN_ECHO: &[Case] = cases![Echo:
     sigterm_leaves_time_to_take_what_the_kernel_holds,
+];
+
+/// Where all connections wait while one line is worked on, and what has come is in no socket. A
+/// server with a thread for each has read the half line by then, and its client is idle.
+pub(super) const URING_ECHO: &[Case] = cases![Echo only "serve-uring":
     sigterm_does_not_reset_a_client_in_the_middle_of_a_line needs 4,
 ];
 
