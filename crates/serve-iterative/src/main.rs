@@ -218,7 +218,9 @@ impl Shared {
         }
         if self.ask(Hub::shut_down).is_some() {
             self.deliver();
-            self.conns().iter().for_each(|conn| conn.part());
+            for conn in self.conns() {
+                conn.part();
+            }
             return;
         }
         self.launch.interrupt_waits(|late| {

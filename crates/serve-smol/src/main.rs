@@ -5,7 +5,7 @@
 //! **What wakes it:** the one reactor, when the socket is ready (oneshot, armed for each wait) or
 //! the timer fires; another task or the stop signal, through the task's own `Event`.
 //!
-//! It is a server of smol's examples, with two differences:
+//! As in smol's examples, each connection is a task. There are two differences:
 //! - A task that waits holds no read buffer. All that a task keeps across an `await` is memory that
 //!   an idle connection costs. So the buffer of `Connection::read` is on the stack, and the bytes
 //!   in it are handled before `Connection::read` returns.
