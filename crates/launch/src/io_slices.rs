@@ -3,22 +3,20 @@
 use std::io::IoSlice;
 use std::ops::Deref;
 
-/// The most slices in one vectored write. More would save few calls: where so many wait, the
-/// socket takes only a part of them.
-pub const MOST_SLICES: usize = 64;
+use smallvec::SmallVec;
+
+/// The most slices in one vectored write: as many as the kernel takes (UIO_MAXIOV).
+pub const MOST_SLICES: usize = 1024;
+/// As many slices need no memory of the heap. Few writes have more.
+const INLINE: usize = 32;
 
 /// Pieces of a queue, oldest first, for one `write` or `writev`: as many as one call takes.
-pub struct IoSlices<'a> {
-    slices: [IoSlice<'a>; MOST_SLICES],
-    len: usize,
-}
+pub struct IoSlices<'a>(SmallVec<[IoSlice<'a>; INLINE]>);
 
 impl<'a> IoSlices<'a> {
     /// The first of `pieces`, such as [`protocol::Outbox::slices`].
     pub fn new(pieces: impl Iterator<Item = &'a [u8]>) -> IoSlices<'a> {
-        let mut filled = IoSlices { slices: [IoSlice::new(&[]); MOST_SLICES], len: 0 };
-        filled.len = fill_slices(&mut filled.slices, pieces).len();
-        filled
+        IoSlices(pieces.take(MOST_SLICES).map(IoSlice::new).collect())
     }
 }
 
@@ -26,20 +24,6 @@ impl<'a> Deref for IoSlices<'a> {
     type Target = [IoSlice<'a>];
 
     fn deref(&self) -> &[IoSlice<'a>] {
-        &self.slices[..self.len]
+        &self.0
     }
-}
-
-/// As [`IoSlices`], in an array of the caller's. This is for threads and coroutines, whose stacks
-/// are small: the compiler moves an [`IoSlices`], so that there are two or three of its kilobyte.
-pub fn fill_slices<'s, 'a>(
-    room: &'s mut [IoSlice<'a>],
-    pieces: impl Iterator<Item = &'a [u8]>,
-) -> &'s [IoSlice<'a>] {
-    let mut len = 0;
-    for (slice, piece) in room.iter_mut().zip(pieces) {
-        *slice = IoSlice::new(piece);
-        len += 1;
-    }
-    &room[..len]
 }

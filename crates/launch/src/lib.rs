@@ -35,7 +35,7 @@ use protocol::{Done, Settings, Time};
 pub use counters::{Counter, Counters};
 pub use flags::{NoExtra, durations, numbers};
 pub use gate::{Place, network_of};
-pub use io_slices::{IoSlices, MOST_SLICES, fill_slices};
+pub use io_slices::{IoSlices, MOST_SLICES};
 pub use log::Log;
 pub use recv_wait::RecvWait;
 pub use socket::{accept_nonblocking, is_busy, is_shortage};

@@ -300,8 +300,9 @@ impl Connection {
     /// woken when the socket takes more.
     fn write(&mut self, cx: &mut Context<'_>, mut socket: &TcpStream) -> io::Result<()> {
         while !self.outbox.is_empty() {
-            let slices = IoSlices::new(self.outbox.slices());
-            match Pin::new(&mut socket).poll_write_vectored(cx, &slices) {
+            let written =
+                Pin::new(&mut socket).poll_write_vectored(cx, &IoSlices::new(self.outbox.slices()));
+            match written {
                 Poll::Ready(Ok(len)) => {
                     self.shared.counters().bytes_out.add(len as u64);
                     self.outbox.advance(len);

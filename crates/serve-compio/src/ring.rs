@@ -12,7 +12,7 @@ use compio::driver::op::OpCodeFlag;
 use compio::io::AsyncWrite;
 use compio::net::TcpStream;
 use compio::runtime::{Runtime, RuntimeBuilder};
-use launch::{Failure, Launch};
+use launch::{Failure, Launch, MOST_SLICES};
 use protocol::Outbox;
 
 /// Buffers that the kernel receives into, for all of a worker's connections: together small enough
@@ -23,8 +23,6 @@ const BUFFER_LEN: usize = 8 << 10;
 const COMPLETIONS: u32 = 4096;
 /// Tasks run before the kernel is asked again.
 const TASKS: usize = 256;
-/// The most slices in one vectored write.
-const SLICES: usize = 64;
 
 /// Says whether the kernel can be asked at all, and for what: where it cannot, the runtime panics.
 pub(crate) fn probe() -> Result<(), Failure> {
@@ -90,7 +88,7 @@ impl IoBuf for Batch {
 
 impl IoVectoredBuf for Batch {
     fn iter_slice(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.slices().take(SLICES)
+        self.0.slices().take(MOST_SLICES)
     }
 }
 

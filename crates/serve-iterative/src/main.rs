@@ -22,7 +22,7 @@
 //! Read next: `serve-threads`, which gives each client a thread of its own, and `serve-prefork`,
 //! which is many of these, each a process.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -31,7 +31,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use launch::{Counter, Counters, Failure, Launch, MOST_SLICES, Place, READ_SIZE, RecvWait, lock};
+use launch::{Counter, Counters, Failure, IoSlices, Launch, Place, READ_SIZE, RecvWait, lock};
 use protocol::{ConnId, Done, Duplex, Hub, Input, Mail, Mode, Outbox, Posted, Slots, Step};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -425,8 +425,7 @@ impl Conn {
     /// One `send`, of as much of what is queued as it takes before its timeout.
     fn send(&self, outbox: &mut Outbox, flags: SendFlags) -> Result<(), Errno> {
         let flags = flags | SendFlags::NOSIGNAL;
-        let mut slices = [IoSlice::new(&[]); MOST_SLICES];
-        let sent = match launch::fill_slices(&mut slices, outbox.slices()) {
+        let sent = match &*IoSlices::new(outbox.slices()) {
             [slice] => rustix::net::send(&self.socket, slice, flags),
             slices => sendmsg(&self.socket, slices, &mut Default::default(), flags),
         };

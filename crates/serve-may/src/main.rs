@@ -24,14 +24,14 @@
 mod waker;
 
 use std::cell::RefCell;
-use std::io::{ErrorKind, IoSlice};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use launch::{Counter, Counters, Failure, Launch, MOST_SLICES, Place, READ_SIZE};
+use launch::{Counter, Counters, Failure, IoSlices, Launch, Place, READ_SIZE};
 use may::coroutine;
 use may::io::{CoIo, WaitIo};
 use protocol::{ConnId, Deadlines, Done, Input, Mode, Outbox, Room, Session, Slots, Step, Time};
@@ -399,9 +399,8 @@ impl Conn {
     /// room for slices on its stack.
     #[inline(never)]
     fn send(&mut self) -> Result<(), Errno> {
-        let mut slices = [IoSlice::new(&[]); MOST_SLICES];
         let (socket, flags) = (self.socket.inner(), SendFlags::NOSIGNAL);
-        let sent = match launch::fill_slices(&mut slices, self.outbox.slices()) {
+        let sent = match &*IoSlices::new(self.outbox.slices()) {
             [slice] => send(socket, slice, flags),
             slices => sendmsg(socket, slices, &mut Default::default(), flags),
         };

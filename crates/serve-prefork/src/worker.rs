@@ -3,7 +3,7 @@
 //! Its first thread waits in `accept`, and then in `recv` and `send` for its client. A second one
 //! waits for the word to stop. In chat a third one waits for mail from the hub.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use launch::{Counter, Counters, Heard, MOST_SLICES, READ_SIZE, RecvWait, lock};
+use launch::{Counter, Counters, Heard, IoSlices, READ_SIZE, RecvWait, lock};
 use protocol::{ConnId, Done, Duplex, Input, Outbox, SENDQ_EXCEEDED, Step};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -404,8 +404,7 @@ impl Conn {
     /// One `send`, of as much of what is queued as it takes before its timeout.
     fn send(&self, outbox: &mut Outbox, flags: SendFlags) -> Result<(), Errno> {
         let flags = flags | SendFlags::NOSIGNAL;
-        let mut slices = [IoSlice::new(&[]); MOST_SLICES];
-        let sent = match launch::fill_slices(&mut slices, outbox.slices()) {
+        let sent = match &*IoSlices::new(outbox.slices()) {
             [slice] => rustix::net::send(&self.socket, slice, flags),
             slices => sendmsg(&self.socket, slices, &mut Default::default(), flags),
         };

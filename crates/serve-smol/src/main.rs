@@ -279,7 +279,8 @@ impl Connection {
     /// Writes as much of what is queued as the socket takes now.
     fn write(&mut self, socket: &TcpStream) -> io::Result<()> {
         while !self.outbox.is_empty() {
-            match socket.get_ref().write_vectored(&IoSlices::new(self.outbox.slices())) {
+            let written = socket.get_ref().write_vectored(&IoSlices::new(self.outbox.slices()));
+            match written {
                 Ok(len) => {
                     self.shared.counters().bytes_out.add(len as u64);
                     self.outbox.advance(len);

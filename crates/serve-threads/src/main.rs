@@ -22,7 +22,6 @@
 
 mod handed;
 
-use std::io::IoSlice;
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
@@ -30,7 +29,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use launch::{Counter, Counters, Failure, Launch, MOST_SLICES, Place, READ_SIZE, RecvWait, lock};
+use launch::{Counter, Counters, Failure, IoSlices, Launch, Place, READ_SIZE, RecvWait, lock};
 use protocol::{ConnId, Done, Duplex, Hub, Input, Mail, Mode, Outbox, Posted, Slots, Step, Time};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, sendmsg};
@@ -418,8 +417,7 @@ impl Conn {
     /// One `send`, of as much of what is queued as it takes before its timeout.
     fn send(&self, outbox: &mut Outbox, flags: SendFlags) -> Result<(), Errno> {
         let flags = flags | SendFlags::NOSIGNAL;
-        let mut slices = [IoSlice::new(&[]); MOST_SLICES];
-        let sent = match launch::fill_slices(&mut slices, outbox.slices()) {
+        let sent = match &*IoSlices::new(outbox.slices()) {
             [slice] => rustix::net::send(&self.socket, slice, flags),
             slices => sendmsg(&self.socket, slices, &mut Default::default(), flags),
         };

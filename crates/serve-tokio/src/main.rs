@@ -266,7 +266,8 @@ impl Connection {
     /// Writes as much of what is queued as the socket takes now.
     fn write(&mut self, socket: &TcpStream) -> io::Result<()> {
         while !self.outbox.is_empty() {
-            match runtime::write(socket, &IoSlices::new(self.outbox.slices())) {
+            let written = runtime::write(socket, &IoSlices::new(self.outbox.slices()));
+            match written {
                 Ok(len) => {
                     self.shared.counters().bytes_out.add(len as u64);
                     self.outbox.advance(len);

@@ -18,13 +18,11 @@ use std::time::Duration;
 
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use launch::{Failure, Launch, READ_SIZE};
+use launch::{Failure, Launch, MOST_SLICES, READ_SIZE};
 use protocol::{ConnId, Mode, Outbox};
 
 /// Submissions that go to the kernel in one system call. A turn that has more makes another.
 const SUBMISSIONS: u32 = 1024;
-/// The most slices in one vectored send (UIO_MAXIOV).
-const SLICES: usize = 1024;
 /// Headers of vectored sends that are kept for the next turn.
 const HEADERS: usize = 64;
 /// Bytes of all peers together that are handed out in one turn of a chat. The buffer that reaches
@@ -324,7 +322,7 @@ impl Ring {
     /// more may be queued: what [`Outbox::lend`] has lent stays at its address all the same.
     pub(crate) unsafe fn send(&mut self, socket: &TcpStream, outbox: &mut Outbox, id: ConnId) {
         let fd = Fd(socket.as_raw_fd());
-        let mut slices = outbox.lend(SLICES);
+        let mut slices = outbox.lend(MOST_SLICES);
         let entry = match (slices.next(), slices.next()) {
             (Some(only), None) => {
                 let len = only.len().try_into().unwrap_or(u32::MAX);
@@ -419,7 +417,7 @@ impl Ring {
         self.headers_used += 1;
         vectored.slices.clear();
         vectored.slices.extend(
-            outbox.slices().take(SLICES).map(|bytes| libc::iovec {
+            outbox.slices().take(MOST_SLICES).map(|bytes| libc::iovec {
                 iov_base: bytes.as_ptr() as *mut _,
                 iov_len: bytes.len(),
             }),
