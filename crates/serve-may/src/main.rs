@@ -49,6 +49,8 @@ const SPARE_STACKS: usize = 64;
 const MOST_COROUTINES: usize = 65_530 / 5 * 2;
 /// Reads, or accepted connections, before other coroutines run.
 const MOST_READS: u32 = 16;
+/// The same for a member of the chat, each of whose lines can become a message to every other.
+const MOST_CHAT_READS: u32 = 4;
 /// How long to leave a listener alone when the process has run out of descriptors.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -250,6 +252,7 @@ impl Conn {
 
     /// The whole life of a connection: does what there is to do, and waits when there is nothing.
     fn run(&mut self) -> Result<Reason, Errno> {
+        let most_reads = if self.member.is_some() { MOST_CHAT_READS } else { MOST_READS };
         let mut reads = 0;
         loop {
             let writable = self.ready.contains(EventFlags::OUT);
@@ -265,7 +268,7 @@ impl Conn {
                 Step::Receive(_) | Step::ReceiveNow if self.ready.contains(EventFlags::IN) => {
                     self.receive()?;
                     reads += 1;
-                    if reads == MOST_READS {
+                    if reads == most_reads {
                         yield_for(Duration::ZERO);
                         reads = 0;
                     } else if self.member.is_some() {

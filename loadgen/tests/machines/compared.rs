@@ -61,9 +61,10 @@ pub(crate) fn two_models_over_three_hosts() -> Result<(), Failed> {
         |n: usize| (section["rows"][n]["server"].clone(), section["rows"][n]["rank"].clone());
     assert_eq!((ranks(0), ranks(1)), (("quick".into(), 1.into()), ("hard".into(), 2.into())));
     assert_eq!((&section["rounds"], &section["pairs"][0]["apart"]), (&6.into(), &true.into()));
-    // It computes for 200 µs at each line.
+    // It computes until 200 µs are over, at each line. On a busy machine other programs have a part
+    // of that time.
     let cost = section["rows"][1]["cpu_ns"]["median"].as_f64().unwrap();
-    assert!((200_000.0..4_000_000.0).contains(&cost), "{found:#}");
+    assert!((50_000.0..4_000_000.0).contains(&cost), "{found:#}");
     in_its_record(&dir)
 }
 
