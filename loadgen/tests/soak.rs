@@ -121,4 +121,19 @@ fn ctrl_c_keeps_the_laps_that_were_driven() {
     let value: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(value["interrupted"], true);
     assert_eq!(value["soaked"][0]["laps"].as_array().unwrap().len(), 1, "{value:#}");
+    is_shown_again(&dir.path().join("record"), &output.stdout);
+}
+
+/// `report` prints such a record as the soak did, and refuses what would take runs.
+fn is_shown_again(record: &Path, json: &[u8]) {
+    let report = |flags: &[&str]| {
+        Command::new(LOADGEN).arg("report").arg(record).args(flags).output().unwrap()
+    };
+    assert!(report(&["--json"]).stdout == json);
+    let table = String::from_utf8(report(&[]).stdout).unwrap();
+    assert!(table.contains("| plain") && table.contains("| echo"), "{table}");
+    let refused = report(&["--csv"]);
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0), "{why}");
+    assert!(why.contains("holds a table and no runs"), "{why}");
 }

@@ -41,6 +41,7 @@ pub(super) fn claims(args: &cli::Claims) -> Result<ExitCode> {
     record.attempt(|dir| show::claims_page(&host, &tried, &dir.join(PAGE)));
     let document = Document::new(Body::Claims { host: host.into(), interrupted, claims: tried });
     record.result(&document);
+    record.table(&text);
     publish(&document, &text, args.common.json)?;
     let dir = record.close().map_err(AfterResult)?;
     say(&format!("record: {}\nreport: {}", dir.display(), dir.join(PAGE).display()));

@@ -10,15 +10,16 @@ use super::publish::{keep, print_json, publish};
 use crate::base::exit::asked;
 use crate::base::output::{self, say};
 use crate::measure::Report;
-use crate::record::{Record, Stored, holds_runs};
+use crate::record::{Record, Stored, is_record};
 use crate::results::{Body, Document, FEWEST_ROUNDS, Host, merged};
 use crate::{compare, show};
 
 /// `loadgen report`.
 pub(super) fn report(args: &cli::Report) -> Result<ExitCode> {
-    asked(all_hold_runs(&args.dirs))?;
+    asked(all_are_records(&args.dirs))?;
     let mut records: Vec<Stored> =
         asked(args.dirs.iter().map(|dir| Stored::read(dir)).collect::<Result<_>>())?;
+    asked(can_be_shown(args, &records))?;
     if let Some(out) = &args.out {
         asked(merge(&records, out))?;
         records = vec![Stored::read(out)?];
@@ -56,15 +57,26 @@ fn pictures(records: &[Stored], dir: &Path) -> Result<ExitCode> {
 }
 
 /// Names all folders at once that have nothing to report.
-fn all_hold_runs(dirs: &[PathBuf]) -> Result<()> {
-    let empty = dirs.iter().filter(|dir| !holds_runs(dir));
+fn all_are_records(dirs: &[PathBuf]) -> Result<()> {
+    let empty = dirs.iter().filter(|dir| !is_record(dir));
     let empty: Vec<String> = empty.map(|dir| dir.display().to_string()).collect();
     ensure!(
         empty.is_empty(),
-        "no runs to report, neither runs.jsonl nor runs.jsonl.gz, are in {}; name only folders that \
-         loadgen compare, run or report has written",
+        "nothing to report, neither runs.jsonl, runs.jsonl.gz nor table.md, is in {}; name only \
+         folders that loadgen has written",
         empty.join(", ")
     );
+    Ok(())
+}
+
+/// The records of soak and claims have a table and no runs.
+fn can_be_shown(args: &cli::Report, records: &[Stored]) -> Result<()> {
+    let by_runs = [&args.out, &args.against, &args.picture, &args.html].iter().any(|o| o.is_some());
+    let bare = records.iter().find(|record| record.table.is_some());
+    if let Some(record) = bare.filter(|_| by_runs || args.csv || args.hlog) {
+        let dir = record.dir.display();
+        bail!("{dir} holds a table and no runs: it can be printed as it is, and with --json");
+    }
     Ok(())
 }
 
@@ -92,6 +104,12 @@ fn against(records: &[Stored], old: &Path, json: bool) -> Result<ExitCode> {
 }
 
 fn print(record: &Stored, json: bool) -> Result<()> {
+    if let Some(table) = &record.table {
+        return if json { output::print(&record.result()?) } else { output::print(table) };
+    }
+    if record.runs.is_empty() && record.comparison.is_none() {
+        say(&format!("note: {} holds no run that was finished", record.dir.display()));
+    }
     let host = Box::new(record.host.clone());
     if let Some(comparison) = &record.comparison {
         if !json {

@@ -39,6 +39,7 @@ pub(super) fn soak(args: &cli::Soak) -> Result<ExitCode> {
     let sound = soaked.iter().all(Soaked::is_sound);
     let document = Document::new(Body::Soak { host: host.into(), interrupted, soaked });
     record.result(&document);
+    record.table(&text);
     publish(&document, &text, args.common.json)?;
     let dir = record.close().map_err(AfterResult)?;
     say(&format!("record: {}\nreport: {}", dir.display(), dir.join(PAGE).display()));

@@ -6,6 +6,7 @@
 //! DIR/runs.jsonl     one line a run, written the moment it ends; read as runs.jsonl.gz too
 //! DIR/result.json    what --json prints, once there is something to print
 //! DIR/report.html    the same for people
+//! DIR/table.md       what was printed, of soak and claims: they keep no runs to print it from again
 //! ```
 //!
 //! A record is only ever added to. One that was cut off can be read as far as it got.
@@ -32,6 +33,10 @@ pub use write::Record;
 
 /// The runs of a record, and the same compressed, as records are kept for long.
 const RUNS: [&str; 2] = ["runs.jsonl", "runs.jsonl.gz"];
+/// What was printed.
+const TABLE: &str = "table.md";
+/// What `--json` prints.
+const RESULT: &str = "result.json";
 
 /// Where a command leaves its record if it is not told: in the workspace's `target/loadgen`, or,
 /// away from it, in `loadgen-records` of the current folder.
@@ -60,7 +65,12 @@ pub fn agents_folder(n: usize, agent: &str) -> PathBuf {
     Path::new(AGENTS).join(format!("{}-{name}", n + 1))
 }
 
-/// Whether there is anything to read in `dir`.
-pub fn holds_runs(dir: &Path) -> bool {
+/// Whether runs are in `dir`.
+fn holds_runs(dir: &Path) -> bool {
     RUNS.iter().any(|name| dir.join(name).exists())
+}
+
+/// Whether there is anything to read in `dir`.
+pub fn is_record(dir: &Path) -> bool {
+    holds_runs(dir) || dir.join(TABLE).exists()
 }

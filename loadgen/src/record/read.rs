@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use flate2::read::MultiGzDecoder;
 use serde::de::DeserializeOwned;
 
-use super::RUNS;
 use super::line::Line;
+use super::{RESULT, RUNS, TABLE, holds_runs};
 use crate::base::output::say;
 use crate::measure::Report;
 use crate::results::{Comparison, Host, SCHEMA, assemble};
@@ -25,6 +25,8 @@ pub struct Stored {
     /// The comparison, from its own result or, if that is missing, from the runs; none in the
     /// record of a single run.
     pub comparison: Option<Comparison>,
+    /// What was printed, in the record of a command that keeps no runs.
+    pub table: Option<String>,
 }
 
 /// The lines of the runs in `dir`, and their file.
@@ -49,7 +51,11 @@ impl Stored {
 
     /// Reads the record in `dir`, as far as it got.
     pub fn read(dir: &Path) -> Result<Self> {
-        let (path, text) = runs(dir)?;
+        let table = std::fs::read_to_string(dir.join(TABLE)).ok();
+        let (path, text) = match table {
+            Some(_) if !holds_runs(dir) => Default::default(),
+            _ => runs(dir)?,
+        };
         let host = read(&dir.join("host.json"))?;
         let lines: Vec<&str> = text.lines().collect();
         let mut runs = Vec::with_capacity(lines.len());
@@ -61,12 +67,20 @@ impl Stored {
                 Err(e) => return Err(e.context(format!("{}, line {}", path.display(), n + 1))),
             }
         }
-        let comparison = Self::comparison(dir, &runs)?;
-        Ok(Self { dir: dir.to_owned(), host, runs, comparison })
+        // Records of runs that are kept for long have such a table too.
+        let table = table.filter(|_| runs.is_empty());
+        let comparison = if table.is_none() { Self::comparison(dir, &runs)? } else { None };
+        Ok(Self { dir: dir.to_owned(), host, runs, comparison, table })
+    }
+
+    /// The text of what `--json` printed.
+    pub fn result(&self) -> Result<String> {
+        let path = self.dir.join(RESULT);
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
     fn comparison(dir: &Path, runs: &[(u32, Report)]) -> Result<Option<Comparison>> {
-        let (result, plan) = (dir.join("result.json"), dir.join("plan.json"));
+        let (result, plan) = (dir.join(RESULT), dir.join("plan.json"));
         if result.exists() {
             match read::<serde_json::Value>(&result) {
                 Ok(value) => return of_result(value, &result),

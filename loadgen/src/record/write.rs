@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::line::Line;
-use super::{RUNS, holds_runs};
+use super::{RESULT, RUNS, TABLE, holds_runs};
 use crate::measure::Report;
 use crate::results::{Document, Host, Planned};
 
@@ -61,7 +61,16 @@ impl Record {
 
     /// Keeps the result.
     pub fn result(&mut self, result: &Document) {
-        self.attempt(|dir| write(&dir.join("result.json"), result));
+        self.attempt(|dir| write(&dir.join(RESULT), result));
+    }
+
+    /// Keeps what is printed, where it could not be made again from runs.
+    pub fn table(&mut self, text: &str) {
+        self.attempt(|dir| {
+            let path = dir.join(TABLE);
+            whole(&path, text.as_bytes())
+                .with_context(|| format!("cannot write {}", path.display()))
+        });
     }
 
     /// Makes a further file in the record's folder, of what is there by now. A full disk must not

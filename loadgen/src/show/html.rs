@@ -218,7 +218,8 @@ mod tests {
             .chain([words::HONESTY.to_owned()])
             .collect();
         let (dir, host) = (Default::default(), Host::look());
-        let record = Stored { dir, host, runs: Vec::new(), comparison: Some(comparison) };
+        let record =
+            Stored { dir, host, runs: Vec::new(), comparison: Some(comparison), table: None };
         let page = page(&[record]).into_string();
         assert!(page.contains("What the I/O model is worth: 2 servers ranked"), "{page}");
         for sentence in &said {
