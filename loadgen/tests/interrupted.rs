@@ -4,7 +4,10 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use common::Wrong;
 use common::program::{LOADGEN, SHORT, folder, models};
@@ -22,6 +25,76 @@ fn ctrl_c_keeps_the_finished_rounds_and_leaves_no_server() {
     assert!(text.contains("of 900 rounds") && text.contains("| one"), "{text}");
     let left = servers(&child).len();
     assert_eq!(left, 0);
+}
+
+/// Not a test but a server of its own process, which a test has loadgen start: its address and a
+/// file are arguments of this program. The file says how many clients it has.
+#[test]
+#[ignore = "a server that a test of this file starts"]
+fn serve() {
+    let mut words = std::env::args().skip_while(|word| word != "serve").skip(1);
+    let Some((addr, file)) = words.next().zip(words.next()) else { return };
+    let clients = Mutex::new(0);
+    let count = Arc::new(move |more: i32| {
+        let mut clients = clients.lock().unwrap();
+        *clients += more;
+        std::fs::write(&file, clients.to_string()).unwrap();
+    });
+    for stream in TcpListener::bind(addr).unwrap().incoming().map_while(Result::ok) {
+        count(1);
+        let count = Arc::clone(&count);
+        std::thread::spawn(move || {
+            let _ = echo(stream);
+            count(-1);
+        });
+    }
+}
+
+fn echo(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut bytes = [0; 4096];
+    loop {
+        let len = stream.read(&mut bytes)?;
+        if len == 0 {
+            return Ok(());
+        }
+        stream.write_all(&bytes[..len])?;
+    }
+}
+
+/// A server may wait at its end for the clients that it has. These ones do so for two seconds, and
+/// then tell how many they still have.
+#[test]
+fn ctrl_c_closes_the_connections_before_it_ends_the_servers() {
+    const SCRIPT: &str = r#"
+        "$3" --ignored --exact --nocapture serve "$1" "$2" &
+        trap 'for n in 1 2 3 4 5 6 7 8 9; do
+                  [ "$(cat "$2")" = 0 ] || sleep 0.2
+              done
+              cp "$2" "$2.end"; kill -9 $!; exit' TERM
+        wait
+    "#;
+    let dir = folder("patient");
+    let own = std::env::current_exe().unwrap().display().to_string();
+    let (script, models) = (dir.join("patient.sh"), dir.join("models.toml"));
+    std::fs::write(&script, SCRIPT).unwrap();
+    let files = ["one", "two"].map(|name| dir.join(name));
+    let entries = files.each_ref().map(|file| {
+        let (file, name) = (file.display(), file.file_name().unwrap().display());
+        let command = format!("sh {} {{addr}} {file} {own}", script.display());
+        format!("[model.{name}]\nmodes = [\"echo\"]\ncommand = \"{command}\"\n")
+    });
+    std::fs::write(&models, entries.concat()).unwrap();
+    let mut compare = Command::new(LOADGEN);
+    compare.args(["compare", "--models", "one,two", "--workloads", "ping-pong", "--rounds", "9"]);
+    compare.arg("--models-file").arg(&models).args(["--warmup", "0s", "--duration", "9s"]);
+    let point = "ping-pong, 64 connections, 64 B, depth 1";
+    let _ =
+        common::interrupted(&mut compare, &format!("round 1 of 9: {point}: 4 servers in turns"));
+    for file in files {
+        let left = std::fs::read_to_string(file.with_extension("end")).unwrap();
+        assert_eq!(left, "0", "clients that {} had at its end", file.display());
+    }
 }
 
 /// What a run says that gets Ctrl-C once its server has answered `lines` lines.

@@ -35,9 +35,10 @@ pub(crate) struct Lane<'a> {
     target: &'a Target,
     workload: &'a Workload,
     settings: &'a Settings,
-    server: Server,
-    /// `None` once there was a fault: then nothing more is asked.
+    /// `None` once there was a fault: then nothing more is asked. It stands before the server: a lane
+    /// that is dropped closes its connections first, so the server need not wait for them.
     team: Option<Team>,
+    server: Server,
     /// What was measured so far.
     evidence: Evidence,
     /// The server's counters before the first turn.
