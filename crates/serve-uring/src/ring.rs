@@ -614,7 +614,10 @@ fn message(fd: &OwnedFd) -> squeue::Entry {
 /// Why there can be no ring here, and what to do.
 fn unavailable(error: &io::Error) -> Failure {
     let reason = match error.raw_os_error() {
-        Some(libc::ENOSYS) => "this kernel has no io_uring",
+        Some(libc::ENOSYS) => {
+            "there is no io_uring here: this kernel has none, or a seccomp filter (a container's?) \
+             hides it"
+        }
         Some(libc::EPERM | libc::EACCES) => {
             "io_uring is forbidden here, by a seccomp filter (a container's?) or by the sysctl \
              kernel.io_uring_disabled"

@@ -219,6 +219,11 @@ fn backlog(host: &Host) -> DoctorFinding {
 
 fn io_uring() -> DoctorFinding {
     let advice = "uring and compio will not start: sysctl kernel.io_uring_disabled=0";
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"])) {
+        let advice = "uring and compio may not start: allow io_uring in the container's profile";
+        return finding("io_uring", "a seccomp filter may forbid it".into(), warn(true, advice));
+    }
     match std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").as_deref().map(str::trim) {
         Ok("0") => finding("io_uring", "not forbidden by kernel.io_uring_disabled".into(), None),
         Ok("1") => finding("io_uring", "for the privileged only".into(), warn(true, advice)),

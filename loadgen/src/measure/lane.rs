@@ -35,8 +35,8 @@ pub(crate) struct Lane<'a> {
     target: &'a Target,
     workload: &'a Workload,
     settings: &'a Settings,
-    /// `None` once there was a fault: then nothing more is asked. It stands before the server: a lane
-    /// that is dropped closes its connections first, so the server need not wait for them.
+    /// `None` once there was a fault: then nothing more is asked. It stands before the server, so
+    /// that a lane that is dropped closes its connections first: the server would wait for them.
     team: Option<Team>,
     server: Server,
     /// What was measured so far.

@@ -6,7 +6,7 @@
 //! DIR/runs.jsonl     one line a run, written the moment it ends; read as runs.jsonl.gz too
 //! DIR/result.json    what --json prints, once there is something to print
 //! DIR/report.html    the same for people
-//! DIR/table.md       what was printed, of soak and claims: they keep no runs to print it from again
+//! DIR/table.md       what was printed, of soak and claims, which keep no runs
 //! ```
 //!
 //! A record is only ever added to. One that was cut off can be read as far as it got.
