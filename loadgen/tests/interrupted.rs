@@ -7,12 +7,14 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use common::Wrong;
 use common::program::{LOADGEN, SHORT, folder, models};
 use procfs::process::Process;
 use serde_json::Value;
+use signal_hook::consts::SIGCONT;
 
 #[test]
 fn ctrl_c_keeps_the_finished_rounds_and_leaves_no_server() {
@@ -28,17 +30,23 @@ fn ctrl_c_keeps_the_finished_rounds_and_leaves_no_server() {
 }
 
 /// Not a test but a server of its own process, which a test has loadgen start: its address and a
-/// file are arguments of this program. The file says how many clients it has.
+/// file are arguments of this program. The file says how many clients it has. With a third argument
+/// it ends when it is made to go on after a suspension.
 #[test]
 #[ignore = "a server that a test of this file starts"]
 fn serve() {
     let mut words = std::env::args().skip_while(|word| word != "serve").skip(1);
     let Some((addr, file)) = words.next().zip(words.next()) else { return };
+    let frail = Arc::new(AtomicBool::new(words.next().is_some()));
+    signal_hook::flag::register_conditional_shutdown(SIGCONT, 7, frail).unwrap();
     let clients = Mutex::new(0);
     let count = Arc::new(move |more: i32| {
         let mut clients = clients.lock().unwrap();
         *clients += more;
-        std::fs::write(&file, clients.to_string()).unwrap();
+        // It may be read at any moment.
+        let beside = format!("{file}.part");
+        std::fs::write(&beside, clients.to_string()).unwrap();
+        std::fs::rename(&beside, &file).unwrap();
     });
     for stream in TcpListener::bind(addr).unwrap().incoming().map_while(Result::ok) {
         count(1);
@@ -67,7 +75,7 @@ fn echo(mut stream: TcpStream) -> std::io::Result<()> {
 #[test]
 fn ctrl_c_closes_the_connections_before_it_ends_the_servers() {
     const SCRIPT: &str = r#"
-        "$3" --ignored --exact --nocapture serve "$1" "$2" &
+        (trap '' TERM; exec "$3" --ignored --exact --nocapture serve "$1" "$2") &
         trap 'for n in 1 2 3 4 5 6 7 8 9; do
                   [ "$(cat "$2")" = 0 ] || sleep 0.2
               done
@@ -95,6 +103,31 @@ fn ctrl_c_closes_the_connections_before_it_ends_the_servers() {
         let left = std::fs::read_to_string(file.with_extension("end")).unwrap();
         assert_eq!(left, "0", "clients that {} had at its end", file.display());
     }
+}
+
+/// SIGSTOP and SIGCONT end a wait for events with EINTR, and a server may take that for a failure:
+/// these ones end with it. They are driven in turns all the same.
+#[test]
+fn a_server_that_bears_no_suspension_is_compared() {
+    let dir = folder("unsuspended");
+    let own = std::env::current_exe().unwrap().display().to_string();
+    let models = dir.join("models.toml");
+    let entries = ["one", "two"].map(|name| {
+        let file = dir.join(name).display().to_string();
+        let command = format!("{own} --ignored --exact --nocapture serve {{addr}} {file} frail");
+        format!("[model.{name}]\nmodes = [\"echo\"]\ncommand = \"{command}\"\n")
+    });
+    std::fs::write(&models, entries.concat()).unwrap();
+    let mut compare = Command::new(LOADGEN);
+    compare.args(["compare", "--models", "one,two", "--workloads", "ping-pong", "--rounds", "2"]);
+    // Few, for it has a thread for each, and a server of many threads is never suspended.
+    compare.args(["--connections", "4", "--reference=false", "--models-file"]).arg(&models);
+    compare.args(SHORT);
+    let output = compare.arg("--json").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let value: Value = serde_json::from_slice(&output.stdout).expect(&said);
+    assert_eq!(value["comparison"]["sections"][0]["rounds"], 2, "{value:#}");
 }
 
 /// What a run says that gets Ctrl-C once its server has answered `lines` lines.
@@ -196,6 +229,10 @@ fn a_killed_generator_leaves_no_server() {
 fn a_killed_comparison_leaves_no_suspended_server() {
     let dir = folder("killed");
     let (file, out) = (models(&dir), dir.join("record").display().to_string());
+    // Only servers that claim the contract are suspended.
+    let claimed =
+        std::fs::read_to_string(&file).unwrap().replace(".one]", ".one]\ncontract = true");
+    std::fs::write(&file, claimed).unwrap();
     let compare = ["compare", "--models-file", &file, "--models", "one,two", "--rounds", "900"];
     let args = [&compare[..], &["--reference=false", "--out", &out], &SHORT].concat();
     let suspended = |p: &Process| p.stat().is_ok_and(|s| s.state == 'T');

@@ -207,7 +207,7 @@ impl<'a> Lane<'a> {
     /// It is the turn of others.
     pub(crate) fn rest(&mut self) {
         let threads = self.before.as_ref().map_or(u64::MAX, Snapshot::threads);
-        if threads <= FEW_THREADS {
+        if threads <= FEW_THREADS && self.target.bears_suspension() {
             self.server.suspend();
             self.resting = true;
         }

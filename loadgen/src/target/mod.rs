@@ -121,6 +121,13 @@ pub enum How {
 }
 
 impl Target {
+    /// Whether it goes on after SIGSTOP and SIGCONT. They end a wait for events with EINTR, which
+    /// some servers take for a failure. So those of other people are not tried with it.
+    pub fn bears_suspension(&self) -> bool {
+        let others = self.foreign || matches!(self.how, How::Command(_));
+        self.contract || !others
+    }
+
     /// The null reference.
     pub fn null() -> Self {
         Self::new(NULL, How::Null(Duration::ZERO), vec![Mode::Echo])
