@@ -62,8 +62,8 @@ fn all_are_records(dirs: &[PathBuf]) -> Result<()> {
     let empty: Vec<String> = empty.map(|dir| dir.display().to_string()).collect();
     ensure!(
         empty.is_empty(),
-        "nothing to report, neither runs.jsonl, runs.jsonl.gz nor table.md, is in {}; name only \
-         folders that loadgen has written",
+        "no runs to report, neither runs.jsonl nor runs.jsonl.gz, are in {}; name only folders that \
+         loadgen has written",
         empty.join(", ")
     );
     Ok(())

@@ -33,6 +33,8 @@ pub use write::Record;
 
 /// The runs of a record, and the same compressed, as records are kept for long.
 const RUNS: [&str; 2] = ["runs.jsonl", "runs.jsonl.gz"];
+/// Where it was measured.
+const HOST: &str = "host.json";
 /// What was printed.
 const TABLE: &str = "table.md";
 /// What `--json` prints.
@@ -70,7 +72,7 @@ fn holds_runs(dir: &Path) -> bool {
     RUNS.iter().any(|name| dir.join(name).exists())
 }
 
-/// Whether there is anything to read in `dir`.
+/// Whether there is anything to read in `dir`: runs, or the table of a command that keeps none.
 pub fn is_record(dir: &Path) -> bool {
-    holds_runs(dir) || dir.join(TABLE).exists()
+    holds_runs(dir) || [TABLE, RESULT, HOST].iter().all(|name| dir.join(name).exists())
 }

@@ -9,7 +9,7 @@ use flate2::read::MultiGzDecoder;
 use serde::de::DeserializeOwned;
 
 use super::line::Line;
-use super::{RESULT, RUNS, TABLE, holds_runs};
+use super::{HOST, RESULT, RUNS, TABLE, holds_runs};
 use crate::base::output::say;
 use crate::measure::Report;
 use crate::results::{Comparison, Host, SCHEMA, assemble};
@@ -56,7 +56,7 @@ impl Stored {
             Some(_) if !holds_runs(dir) => Default::default(),
             _ => runs(dir)?,
         };
-        let host = read(&dir.join("host.json"))?;
+        let host = read(&dir.join(HOST))?;
         let lines: Vec<&str> = text.lines().collect();
         let mut runs = Vec::with_capacity(lines.len());
         for (n, line) in lines.iter().enumerate() {

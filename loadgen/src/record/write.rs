@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::line::Line;
-use super::{RESULT, RUNS, TABLE, holds_runs};
+use super::{HOST, RESULT, RUNS, TABLE, holds_runs};
 use crate::measure::Report;
 use crate::results::{Document, Host, Planned};
 
@@ -28,7 +28,7 @@ impl Record {
             bail!("{} holds a record already; name another folder for --out", dir.display());
         }
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        write(&dir.join("host.json"), host)?;
+        write(&dir.join(HOST), host)?;
         let runs = OpenOptions::new()
             .create_new(true)
             .append(true)

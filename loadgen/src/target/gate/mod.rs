@@ -16,7 +16,8 @@ mod finding;
 mod peer;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -101,6 +102,16 @@ pub fn verify(
         if refused && case.tier == Tier::Contract && !held {
             break;
         }
+        // Otherwise it would seem to lack all that is tried from here on.
+        if case.tier == Tier::Contract
+            && !held
+            && let Some(last) = findings.last_mut()
+            && is_gone(door)
+        {
+            let why = "the server ended; what comes after this was not tried".to_owned();
+            last.result = CaseResult::failed(last.tier, held, why);
+            break;
+        }
         let result = match unsupported.get(case.name) {
             Some(reason) => CaseResult::Unsupported(reason.clone()),
             None => match (case.run)(door) {
@@ -112,6 +123,12 @@ pub fn verify(
         findings.push(Finding { case: case.name, tier: case.tier, what: case.what, result });
     }
     findings
+}
+
+/// Whether nothing listens there any more.
+fn is_gone(door: &Door) -> bool {
+    let met = TcpStream::connect_timeout(&door.addr, Duration::from_secs(1));
+    met.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// One line back and forth, or one registration: the server is there and speaks this mode.
@@ -127,5 +144,53 @@ pub fn first_contact(door: &Door, mode: Mode, patience: Duration) -> Result<()> 
             guest.say("QUIT")?;
             guest.end()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener};
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+
+    /// An echo that ends when a client resets its connection, as a server does that SIGPIPE kills.
+    fn frail_echo() -> SocketAddr {
+        let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+        let addr = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let listener = Arc::clone(&listener);
+                thread::spawn(move || {
+                    let mut bytes = [0; 4096];
+                    loop {
+                        let echoed = match stream.read(&mut bytes) {
+                            Ok(0) => return,
+                            Ok(len) => stream.write_all(&bytes[..len]),
+                            Err(error) => Err(error),
+                        };
+                        if echoed.is_err() {
+                            let _ = socket2::SockRef::from(&*listener).shutdown(Shutdown::Both);
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        addr
+    }
+
+    /// In the case of the line that is too long, the client closes before it has read everything.
+    #[test]
+    fn a_server_that_ends_lacks_only_what_it_was_tried_with() {
+        let door = Door { addr: frail_echo(), password: None };
+        let findings = verify(&door, Mode::Echo, &BTreeMap::new(), false);
+        let last = findings.last().unwrap();
+        assert!(["over-long-line", "not-before-asked"].contains(&last.case), "{findings:#?}");
+        let CaseResult::Lacks(why) = &last.result else { panic!("{last:#?}") };
+        assert!(why.contains("the server ended"), "{why}");
+        assert!(lacks(&findings, Mode::Echo).iter().all(|lack| lack.case != "half-close"));
     }
 }
