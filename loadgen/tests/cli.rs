@@ -21,6 +21,7 @@ fn wrong_use_is_refused_with_what_to_do() {
     refused(&["run", "--model", "nginx"], 2, &["there are", "threads", "tokio"]);
     refused(&["run", "--addr", "here"], 2, &["HOST:PORT"]);
     refused(&["run", "--cmd", "my-server"], 2, &["{addr}"]);
+    refused(&["run", "--addr", "[::1]:9", "--nats", "nats://[::1]"], 2, &["add --agents"]);
     refused(&["compare", "--models", "epoll-level,nginx"], 2, &["nginx"]);
     refused(&["compare", "--workloads", "ping"], 2, &["ping-pong", "fan-out"]);
     refused(&["compare", "--rounds", "0"], 2, &["--rounds"]);

@@ -72,7 +72,9 @@ impl Bus {
                 });
             // Its text has that of its causes already.
             let connected = options.connect(access.address()?).await;
-            connected.map_err(|e| anyhow!("cannot connect to {}: {e}", access.shown()))
+            connected.map_err(|e| {
+                anyhow!("cannot connect to {}; is nats-server running there? {e}", access.shown())
+            })
         };
         let client = runtime.block_on(connecting)?;
         Ok(Self { client, link, runtime })

@@ -39,7 +39,7 @@ const QUICK: Timing = Timing {
 
 /// `loadgen compare`.
 pub(super) fn compare(args: &cli::Compare) -> Result<ExitCode> {
-    if let Some(agents) = args.machines.agents {
+    if let Some(agents) = asked(args.machines.agents())? {
         return from_agents::compare(args, agents);
     }
     let models = asked(args.common.models_file.load())?;

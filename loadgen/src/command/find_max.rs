@@ -24,7 +24,7 @@ const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mill
 /// `loadgen find-max`.
 pub(super) fn find_max(args: &cli::FindMax) -> Result<ExitCode> {
     let workload = asked(workload(&args.workload, args.from, &args.changes))?;
-    if let Some(agents) = args.machines.agents {
+    if let Some(agents) = asked(args.machines.agents())? {
         return from_agents(args, &workload, agents);
     }
     let models = asked(args.common.models_file.load())?;

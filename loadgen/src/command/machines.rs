@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::cli::{MOST_CPU, ModelsFile};
@@ -19,7 +20,7 @@ pub struct Machines {
     /// of the connections and of the rate
     #[arg(long, value_name = "N", requires = "nats",
           value_parser = bounds::number(1_u32, 1000))]
-    pub agents: Option<u32>,
+    agents: Option<u32>,
     /// How long agents may take to be there, and then to open their connections
     #[arg(long, value_name = "DURATION", default_value = "30s", requires = "nats",
           value_parser = bounds::duration(MILLISECOND, DAY))]
@@ -29,6 +30,16 @@ pub struct Machines {
     /// that runs already (--addr) it takes the cost of the process --pid of its machine
     #[arg(long, value_name = "NAME", requires = "agents")]
     pub server_agent: Option<String>,
+}
+
+impl Machines {
+    /// How many agents drive; none if this process does.
+    pub fn agents(&self) -> Result<Option<u32>> {
+        if self.access.nats.is_some() && self.agents.is_none() {
+            bail!("--nats says where the agents meet, and not how many drive: add --agents N");
+        }
+        Ok(self.agents)
+    }
 }
 
 /// Flags of `agent`.

@@ -28,7 +28,7 @@ const PROFILE: &str = "profile.data";
 
 /// `loadgen run`.
 pub(super) fn run(args: &Run) -> Result<ExitCode> {
-    if let Some(agents) = args.machines.agents {
+    if let Some(agents) = asked(args.machines.agents())? {
         return together::run(args, agents);
     }
     let models = asked(args.common.models_file.load())?;

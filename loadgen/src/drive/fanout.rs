@@ -270,11 +270,18 @@ impl Fanout {
                 return Err(FaultyOpening(window.faults).into());
             }
             if since.elapsed() > self.stall || shared.stop.load(Relaxed) {
+                let complaint = match self.complaint.as_str() {
+                    "" => "it said nothing to them: is its backlog too small, does it limit \
+                           connections from one address, or has it a flood control?"
+                        .to_owned(),
+                    said => format!("its last complaint: {said:?}"),
+                };
                 bail!(
-                    "{behind} of {} chat members did not get as far as {stage:?}; \
-                     the server's last complaint: {:?}",
+                    "{behind} of the {} chat members that came at once {} by the server within {:?}; \
+                     {complaint}",
                     members.len(),
-                    self.complaint
+                    stage.missed(),
+                    self.stall
                 );
             }
             self.serve(&mut window)?;

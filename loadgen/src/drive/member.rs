@@ -18,6 +18,17 @@ pub(super) enum Stage {
     Joined,
 }
 
+impl Stage {
+    /// What has not come to pass for a member that is not that far.
+    pub(super) fn missed(self) -> &'static str {
+        match self {
+            Self::Registering => "were not accepted",
+            Self::Welcomed => "were not welcomed",
+            Self::Joined => "were not let into their channel",
+        }
+    }
+}
+
 /// What a member says before it is welcome, beside its name.
 #[derive(Clone)]
 pub(super) struct Hello {
