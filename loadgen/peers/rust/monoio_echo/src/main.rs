@@ -269,7 +269,8 @@ impl Client {
                 return Plan::Wait { read, until };
             }
             let due = self.session.expire(now, &self.outbox);
-            if let Due::Resume = self.shared.counters.expired(due) {
+            self.shared.counters.expired(due);
+            if due == Due::Resume {
                 self.handle(Input::Resume, now);
             }
         }
