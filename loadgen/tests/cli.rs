@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use common::Wrong;
@@ -23,7 +23,9 @@ fn wrong_use_is_refused_with_what_to_do() {
     refused(&["run", "--cmd", "my-server"], 2, &["{addr}"]);
     refused(&["run", "--addr", "[::1]:9", "--nats", "nats://[::1]"], 2, &["add --agents"]);
     refused(&["compare", "--models", "epoll-level,nginx"], 2, &["nginx"]);
+    refused(&["run", "--cmd", "my-server {hots} {port}"], 2, &["did you mean {host}?"]);
     refused(&["compare", "--workloads", "ping"], 2, &["ping-pong", "fan-out"]);
+    refused(&["compare", "--workloads", "fanout"], 2, &["did you mean fan-out?"]);
     refused(&["compare", "--rounds", "0"], 2, &["--rounds"]);
     refused(&["compare", "--connections", "16,many"], 2, &["many", "--connections"]);
     refused(&["compare", "--size", "64,4", "--depth", "1,2"], 2, &["16 to 65536 bytes"]);
@@ -206,6 +208,28 @@ fn a_shortage_of_descriptors_is_told_before_anything_starts() {
     for part in ["30 connections need 94 file descriptors", "hard limit is 80", "--connections"] {
         assert!(stderr.contains(part), "{part}: {stderr}");
     }
+}
+
+/// A process takes a descriptor while it is looked at. The thousand of prefork are looked at beside
+/// thousands of connections.
+#[test]
+fn many_processes_and_few_descriptors_hide_no_cost() {
+    let mut crowd: Vec<_> = (0..100)
+        .map(|_| Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
+        .collect();
+    let output = script(
+        "ulimit -n 90; exec $0 run --cmd \"$0 null-server --listen {addr}\" --connections 4 \
+         --duration 100ms --warmup 20ms --json",
+    );
+    for child in &mut crowd {
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let value: Value = serde_json::from_slice(&output.stdout).expect(&text);
+    let cost = &value["run"]["measured"]["cost"];
+    assert!(cost["cpu_ns_per_message"].as_f64().unwrap() > 0.0, "{cost:#}");
+    assert_eq!(cost["threads"], 1, "{cost:#}");
 }
 
 #[test]

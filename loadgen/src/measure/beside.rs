@@ -55,7 +55,7 @@ impl<'a> Beside<'a> {
     pub(crate) fn warm(&mut self) {
         if self.before.is_none() {
             let counters = Counters::now(self.settings, Some(self.server));
-            self.before = Some((Snapshot::take(self.server), counters));
+            self.before = Snapshot::take(self.server).map(|snapshot| (snapshot, counters));
         }
     }
 
@@ -77,7 +77,7 @@ impl<'a> Beside<'a> {
         let mut doubts = Vec::new();
         interfered(&machine, &mut doubts);
         Spent {
-            cost: Some(after.since(before, 1)),
+            cost: after.map(|after| after.since(before, 1)),
             idle,
             slow: machine.slow,
             stolen: machine.stolen,

@@ -55,26 +55,29 @@ pub struct Cost {
     pub descriptors: u64,
 }
 
-/// The process and all its descendants.
-pub(crate) fn tree(root: i32) -> Vec<Process> {
-    let mut all: Vec<(i32, Process)> = all_processes()
+/// The numbers of the process, if it is there, and of all its descendants. They are read one after
+/// the other: a process that is open takes a descriptor, and a comparison may have few to spare.
+pub(crate) fn tree(root: i32) -> Vec<i32> {
+    let mut all: Vec<(i32, i32)> = all_processes()
         .into_iter()
         .flatten()
-        .filter_map(|process| process.ok().and_then(|p| p.stat().ok().map(|stat| (stat.ppid, p))))
+        .filter_map(|process| process.and_then(|p| p.stat()).ok())
+        .map(|stat| (stat.ppid, stat.pid))
         .collect();
-    let mut found = Vec::new();
-    if let Some(at) = all.iter().position(|(_, process)| process.pid == root) {
-        found.push(all.swap_remove(at).1);
-    }
+    let mut found: Vec<i32> = all.iter().map(|(_, pid)| *pid).filter(|pid| *pid == root).collect();
     let mut next = 0;
     while next < found.len() {
-        let parent = found[next].pid;
-        let (children, others) = all.into_iter().partition(|(ppid, _)| *ppid == parent);
-        found.extend(Vec::into_iter(children).map(|(_, process)| process));
-        all = others;
+        let parent = found[next];
+        let is_child = |(ppid, _): &mut (i32, i32)| *ppid == parent;
+        found.extend(all.extract_if(.., is_child).map(|(_, pid)| pid));
         next += 1;
     }
     found
+}
+
+/// Those of the processes that can still be looked at, one after the other.
+pub(crate) fn opened(pids: Vec<i32>) -> impl Iterator<Item = Process> {
+    pids.into_iter().filter_map(|pid| Process::new(pid).ok())
 }
 
 /// The part of user space in these ticks of user space and of the kernel, if there are enough.
@@ -89,10 +92,15 @@ impl Snapshot {
         self.threads
     }
 
-    /// Reads the counters of `root` and its descendants. What has ended counts as nothing.
-    pub(crate) fn take(root: i32) -> Self {
+    /// Reads the counters of `root` and its descendants; `None` if `root` cannot be read. What has
+    /// ended of the others counts as nothing.
+    pub(crate) fn take(root: i32) -> Option<Self> {
+        let tree = tree(root);
+        if tree.is_empty() {
+            return None;
+        }
         let mut sum = Self::default();
-        for process in tree(root) {
+        for process in opened(tree) {
             let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(process.pid));
             if let Ok(time) = clock.and_then(clock_gettime) {
                 sum.cpu_ns += time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64;
@@ -114,7 +122,7 @@ impl Snapshot {
             sum.peak_rss += peak.unwrap_or(0) * 1024;
             sum.descriptors += process.fd_count().unwrap_or(0) as u64;
         }
-        sum
+        Some(sum)
     }
 
     /// What `messages` have cost since `before`.
@@ -140,13 +148,13 @@ impl Snapshot {
 /// `/proc/PID/statm` may be off by some dozens of pages for each processor. Pages that several
 /// processes share count for each of them.
 pub(crate) fn resident(root: i32) -> Option<u64> {
-    let rss = |process: &Process| {
+    let rss = |process: Process| {
         let rollup = process.smaps_rollup().ok()?;
         let map = rollup.memory_map_rollup.iter().next()?;
         map.extension.map.get("Rss").copied()
     };
     let tree = tree(root);
-    (!tree.is_empty()).then(|| tree.iter().filter_map(rss).sum())
+    (!tree.is_empty()).then(|| opened(tree).filter_map(rss).sum())
 }
 
 /// Memory at one moment, in bytes, as far as it is known.
@@ -179,7 +187,7 @@ impl Held {
     /// By `root` and its descendants; `None` if it has ended.
     pub fn by(root: i32) -> Option<Self> {
         let resident_bytes = resident(root)?;
-        let Snapshot { threads, descriptors, .. } = Snapshot::take(root);
+        let Snapshot { threads, descriptors, .. } = Snapshot::take(root)?;
         Some(Self { descriptors, threads, resident_bytes })
     }
 }
@@ -199,26 +207,27 @@ mod tests {
     #[test]
     fn own_costs_are_seen_and_grow() {
         let pid = std::process::id() as i32;
-        let before = Snapshot::take(pid);
+        let before = Snapshot::take(pid).unwrap();
         let mut state = 1;
         let spin = (0..20_000_000).fold(0, |sum: u64, _| {
             sum.wrapping_add(crate::base::random::splitmix(std::hint::black_box(&mut state)))
         });
         std::hint::black_box(spin);
-        let cost = Snapshot::take(pid).since(&before, 1);
+        let cost = Snapshot::take(pid).unwrap().since(&before, 1);
         assert!(cost.cpu_ns_per_message > 1e6, "{cost:?}");
         assert!(cost.threads >= 1 && cost.descriptors >= 3 && cost.peak_rss_bytes > 0);
         assert!(resident(pid).is_some_and(|bytes| bytes > 100_000));
         assert_eq!(resident(i32::MAX), None);
+        assert!(Snapshot::take(i32::MAX).is_none());
     }
 
     #[test]
     fn children_that_have_ended_are_in_the_cost() {
-        let before = Snapshot::take(std::process::id() as i32);
+        let before = Snapshot::take(std::process::id() as i32).unwrap();
         let spin = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
         let ended = std::process::Command::new("sh").args(["-c", spin]).status().unwrap();
         assert!(ended.success());
-        let after = Snapshot::take(std::process::id() as i32);
+        let after = Snapshot::take(std::process::id() as i32).unwrap();
         assert!(after.ended_ns > before.ended_ns, "{before:?}, {after:?}");
     }
 }

@@ -125,7 +125,7 @@ impl<'a> Lane<'a> {
             return Ok(());
         }
         self.team = Some(team);
-        self.before = pid.map(Snapshot::take);
+        self.before = pid.and_then(Snapshot::take);
         self.counters = Counters::now(self.settings, pid);
         Ok(())
     }
@@ -157,7 +157,7 @@ impl<'a> Lane<'a> {
         let disturbed = watch.disturb(team, workload, settings.seed)?;
         let part = if disturbed.is_some() { 2 } else { 1 };
         if disturbed.is_some() {
-            self.before = watch.server.pid().map(Snapshot::take);
+            self.before = watch.server.pid().and_then(Snapshot::take);
             self.counters = Counters::now(settings, watch.server.pid());
         }
         watch.cuts = self.keeps.then(|| team.shared());
@@ -215,8 +215,9 @@ impl<'a> Lane<'a> {
 
     /// Books what the server has used since the first turn.
     fn after_all(&mut self) {
-        let after = self.server.pid().map(Snapshot::take);
+        let after = self.server.pid().and_then(Snapshot::take);
         self.evidence.usage = self.before.take().zip(after);
+        self.evidence.unread = self.server.pid().is_some() && self.evidence.usage.is_none();
         let counters = Counters::now(self.settings, self.server.pid());
         self.evidence.machine = counters.since(&self.counters);
     }

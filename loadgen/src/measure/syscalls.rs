@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use perf_event::events::Tracepoint;
 use perf_event::{Builder, Counter};
 
-use super::cost::tree;
+use super::cost::{opened, tree};
 
 /// Where the file system of tracepoints is usually mounted.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -30,7 +30,7 @@ impl Counting {
     pub fn start(root: i32) -> Result<Self> {
         let event = Tracepoint::with_id(tracepoint()?);
         let mut counters = Vec::new();
-        for process in tree(root) {
+        for process in opened(tree(root)) {
             for task in process.tasks().into_iter().flatten().flatten() {
                 let mut builder = Builder::new(event);
                 // A tracepoint fires in the kernel, which is left out by default.

@@ -24,6 +24,8 @@ pub(crate) struct Evidence {
     pub(crate) disturbed: Option<Disturbed>,
     /// The server's counters before the first window and after the last.
     pub(crate) usage: Option<(Snapshot, Snapshot)>,
+    /// Whether they could not be read, though its process is known.
+    pub(crate) unread: bool,
     /// Resident memory that each connection added.
     pub(crate) idle: Option<f64>,
     /// Kernel memory that each connection added, on both of its ends.
@@ -69,6 +71,7 @@ impl Default for Evidence {
             began: None,
             disturbed: None,
             usage: None,
+            unread: false,
             idle: None,
             kernel: None,
             calls: Err("nothing was counted".into()),
@@ -96,6 +99,10 @@ pub(crate) fn judge(workload: &Workload, evidence: &Evidence) -> (Verdict, Optio
         doubts.push(Doubt::Other(format!("interrupted after {after:.2} of {all} s")));
     }
     doubts.extend(meeting::doubt(evidence.late).map(Doubt::Other));
+    if evidence.unread {
+        let why = "what the server used is not known: its processes could not be read from /proc";
+        doubts.push(Doubt::Other(why.into()));
+    }
     interfered(&evidence.machine, &mut doubts);
     if measured.generator_cpu > BUSY {
         // The rate of an open loop is given.
