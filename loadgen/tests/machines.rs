@@ -58,10 +58,11 @@ fn main() -> ExitCode {
         ("parts_of_three_hosts_add_up", parts_of_three_hosts_add_up),
         ("two_models_over_three_hosts", compared::two_models_over_three_hosts),
     ];
-    let of_nats: [(&str, Test); 22] = [
+    let of_nats: [(&str, Test); 23] = [
         ("an_agent_is_killed_at_half_time", an_agent_is_killed_at_half_time),
         ("an_agent_stands_still", an_agent_stands_still),
         ("an_agent_is_of_another_version", an_agent_is_of_another_version),
+        ("two_agents_have_one_name", two_agents_have_one_name),
         ("an_agent_is_missing", an_agent_is_missing),
         ("nats_is_started_again_at_half_time", nats_is_started_again_at_half_time),
         ("clocks_are_an_hour_apart", clocks_are_an_hour_apart),
@@ -217,6 +218,20 @@ fn an_agent_is_of_another_version() -> Result<(), Failed> {
     assert_eq!((code, &run["verdict"]["status"]), (Some(1), &Value::from("INVALID")), "{run:#}");
     assert!(reasons(&run).contains("b is left out: it runs version 9.9.9"), "{run:#}");
     // It does not hinder those that fit.
+    let (run, code) = outcome(&conduct(None, &nats.url(), &addr, 1, &further).output()?);
+    assert_eq!((code, &run["parts"][0]["agent"]), (Some(0), &Value::from("a")), "{run:#}");
+    Ok(())
+}
+
+/// Their parts could not be told apart. Agents that are told no name have that of their machine.
+fn two_agents_have_one_name() -> Result<(), Failed> {
+    let nats = Nats::start(&[]);
+    let addr = common::echo(Wrong::Nothing).to_string();
+    let _agents = ["a", "a"].map(|name| agent(None, &nats.url(), name, &[]));
+    let further = [&SHORT[..], &["--agents-within", "2s"]].concat();
+    let (run, code) = outcome(&conduct(None, &nats.url(), &addr, 2, &further).output()?);
+    assert_eq!((code, &run["verdict"]["status"]), (Some(1), &Value::from("INVALID")), "{run:#}");
+    assert!(reasons(&run).contains("a is left out: another agent has this name"), "{run:#}");
     let (run, code) = outcome(&conduct(None, &nats.url(), &addr, 1, &further).output()?);
     assert_eq!((code, &run["parts"][0]["agent"]), (Some(0), &Value::from("a")), "{run:#}");
     Ok(())

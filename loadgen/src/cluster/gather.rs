@@ -146,13 +146,16 @@ impl Answers<'_> {
             return;
         }
         self.unfit.retain(|(id, _)| *id != here.id);
-        let all = self.fit.drivers.iter().chain(&self.fit.keeper);
-        if all.into_iter().any(|known| known.id == here.id) {
-            return;
-        }
+        let mut taken = self.fit.drivers.iter().chain(&self.fit.keeper);
+        let namesake = match taken.find(|known| known.name == here.name) {
+            Some(known) if known.id == here.id => return,
+            // Their parts could not be told apart.
+            Some(_) => Some("another agent has this name; give each its own (--name)".into()),
+            None => None,
+        };
         let cannot = keep.and_then(|keep| cannot_keep(&here, keep));
         self.lacks |= here.beside && cannot.is_some();
-        match unfitness(&here).or(cannot) {
+        match unfitness(&here).or(cannot).or(namesake) {
             Some(why) => self.unfit.push((here.id, format!("{} is left out: {why}", here.name))),
             None if keep.is_some() => self.fit.keeper = Some(here),
             None if self.fit.drivers.len() < self.asked.agents as usize => {
