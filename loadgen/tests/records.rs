@@ -306,6 +306,22 @@ fn two_generators_of_one_server_become_one_run() {
     refused(&["report", &out, "--merge"], 2, &["--out"]);
 }
 
+/// Nothing was measured, so there is nothing to keep, and the next attempt may use the folder.
+#[test]
+fn a_run_that_fails_before_it_measures_leaves_no_record() {
+    let dir = folder("failed");
+    let (new, found) = (dir.join("new"), dir.join("found"));
+    std::fs::create_dir_all(&found).unwrap();
+    std::fs::write(found.join("note"), "mine").unwrap();
+    for out in [&new, &found] {
+        let out = out.display().to_string();
+        refused(&["run", "--cmd", "false {addr}", "--out", &out], 1, &["false"]);
+    }
+    assert!(!new.exists());
+    let left: Vec<_> = std::fs::read_dir(&found).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["note"]);
+}
+
 #[test]
 fn shells_and_man_are_told_about_every_command() {
     for shell in ["bash", "zsh", "fish"] {

@@ -9,7 +9,8 @@
 //! DIR/table.md       what was printed, of soak and claims, which keep no runs
 //! ```
 //!
-//! A record is only ever added to. One that was cut off can be read as far as it got.
+//! A record is only ever added to. One that was cut off can be read as far as it got, and one in
+//! which nothing was kept is removed.
 //!
 //! **Lives here:** the files of a record, writing them as a command goes on, and reading them
 //! again.
@@ -35,6 +36,8 @@ pub use write::Record;
 const RUNS: [&str; 2] = ["runs.jsonl", "runs.jsonl.gz"];
 /// Where it was measured.
 const HOST: &str = "host.json";
+/// What a comparison is about to do.
+const PLAN: &str = "plan.json";
 /// What was printed.
 const TABLE: &str = "table.md";
 /// What `--json` prints.

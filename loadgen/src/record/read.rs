@@ -9,7 +9,7 @@ use flate2::read::MultiGzDecoder;
 use serde::de::DeserializeOwned;
 
 use super::line::Line;
-use super::{HOST, RESULT, RUNS, TABLE, holds_runs};
+use super::{HOST, PLAN, RESULT, RUNS, TABLE, holds_runs};
 use crate::base::output::say;
 use crate::measure::Report;
 use crate::results::{Comparison, Host, SCHEMA, assemble};
@@ -80,7 +80,7 @@ impl Stored {
     }
 
     fn comparison(dir: &Path, runs: &[(u32, Report)]) -> Result<Option<Comparison>> {
-        let (result, plan) = (dir.join(RESULT), dir.join("plan.json"));
+        let (result, plan) = (dir.join(RESULT), dir.join(PLAN));
         if result.exists() {
             match read::<serde_json::Value>(&result) {
                 Ok(value) => return of_result(value, &result),

@@ -8,14 +8,19 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::line::Line;
-use super::{HOST, RESULT, RUNS, TABLE, holds_runs};
+use super::{HOST, PLAN, RESULT, RUNS, TABLE, holds_runs};
 use crate::measure::Report;
 use crate::results::{Document, Host, Planned};
 
-/// A record that is being written.
+/// A record that is being written. Dropped before there is a run or a result in it, it goes again:
+/// its folder would only be in the way of the next attempt.
 pub struct Record {
     dir: PathBuf,
+    /// Whether the folder was there before.
+    found: bool,
     runs: File,
+    /// Whether there is something in it to keep.
+    kept: bool,
     /// What went wrong first; nothing is written after it.
     broken: Option<anyhow::Error>,
 }
@@ -27,6 +32,7 @@ impl Record {
         if holds_runs(dir) {
             bail!("{} holds a record already; name another folder for --out", dir.display());
         }
+        let found = dir.exists();
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         write(&dir.join(HOST), host)?;
         let runs = OpenOptions::new()
@@ -34,16 +40,19 @@ impl Record {
             .append(true)
             .open(&path)
             .with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self { dir: dir.to_owned(), runs, broken: None })
+        Ok(Self { dir: dir.to_owned(), found, runs, kept: false, broken: None })
     }
 
     /// Says what a comparison is about to do.
     pub fn plan(&mut self, planned: &Planned) {
-        self.attempt(|dir| write(&dir.join("plan.json"), planned));
+        if self.broken.is_none() {
+            self.broken = write(&self.dir.join(PLAN), planned).err();
+        }
     }
 
     /// Adds one run.
     pub fn run(&mut self, round: u32, report: &Report) {
+        self.kept = true;
         if self.broken.is_none() {
             self.broken = self.append(round, report).err();
         }
@@ -76,18 +85,34 @@ impl Record {
     /// Makes a further file in the record's folder, of what is there by now. A full disk must not
     /// cost the runs to come: what goes wrong is reported at the end.
     pub fn attempt(&mut self, write: impl FnOnce(&Path) -> Result<()>) {
+        self.kept = true;
         if self.broken.is_none() {
             self.broken = write(&self.dir).err();
         }
     }
 
     /// Ends the record. Returns its folder, or why it is incomplete.
-    pub fn close(self) -> Result<PathBuf> {
-        match self.broken {
+    pub fn close(mut self) -> Result<PathBuf> {
+        match self.broken.take() {
             Some(e) => {
                 Err(e.context(format!("the record in {} is incomplete", self.dir.display())))
             }
-            None => Ok(self.dir),
+            None => Ok(self.dir.clone()),
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        for name in [RUNS[0], PLAN, HOST] {
+            let _ = std::fs::remove_file(self.dir.join(name));
+        }
+        if !self.found {
+            // It stays if another program has put something in it.
+            let _ = std::fs::remove_dir(&self.dir);
         }
     }
 }
