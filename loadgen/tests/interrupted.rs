@@ -30,14 +30,16 @@ fn ctrl_c_keeps_the_finished_rounds_and_leaves_no_server() {
 }
 
 /// Not a test but a server of its own process, which a test has loadgen start: its address and a
-/// file are arguments of this program. The file says how many clients it has. With a third argument
-/// it ends when it is made to go on after a suspension.
+/// file are arguments of this program. The file says how many clients it has. Told to be `frail` it
+/// ends when it is made to go on after a suspension, told to be `mute` it answers nothing.
 #[test]
 #[ignore = "a server that a test of this file starts"]
 fn serve() {
     let mut words = std::env::args().skip_while(|word| word != "serve").skip(1);
     let Some((addr, file)) = words.next().zip(words.next()) else { return };
-    let frail = Arc::new(AtomicBool::new(words.next().is_some()));
+    let manner = words.next().unwrap_or_default();
+    let (frail, mute) = (manner == "frail", manner == "mute");
+    let frail = Arc::new(AtomicBool::new(frail));
     signal_hook::flag::register_conditional_shutdown(SIGCONT, 7, frail).unwrap();
     let clients = Mutex::new(0);
     let count = Arc::new(move |more: i32| {
@@ -52,13 +54,13 @@ fn serve() {
         count(1);
         let count = Arc::clone(&count);
         std::thread::spawn(move || {
-            let _ = echo(stream);
+            let _ = echo(stream, mute);
             count(-1);
         });
     }
 }
 
-fn echo(mut stream: TcpStream) -> std::io::Result<()> {
+fn echo(mut stream: TcpStream, mute: bool) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut bytes = [0; 4096];
     loop {
@@ -66,8 +68,42 @@ fn echo(mut stream: TcpStream) -> std::io::Result<()> {
         if len == 0 {
             return Ok(());
         }
-        stream.write_all(&bytes[..len])?;
+        if !mute {
+            stream.write_all(&bytes[..len])?;
+        }
     }
+}
+
+/// The system tells a server of the end of its generator, but not one that has changed its user,
+/// nor what a server has started: `verify` ends all of it itself.
+#[test]
+fn ctrl_c_ends_a_verification_and_its_server() {
+    const SCRIPT: &str = r#"
+        "$3" --ignored --exact --nocapture serve "$1" "$2" mute &
+        trap exit TERM
+        wait
+    "#;
+    let dir = folder("verified");
+    let own = std::env::current_exe().unwrap().display().to_string();
+    let (script, file) = (dir.join("parent.sh"), dir.join("clients"));
+    std::fs::write(&script, SCRIPT).unwrap();
+    let command = format!("sh {} {{addr}} {} {own}", script.display(), file.display());
+    let args = ["verify", "--cmd", &command];
+    let child = Command::new(LOADGEN).args(args).stderr(Stdio::piped()).spawn().unwrap();
+    let clients = || std::fs::read_to_string(&file).unwrap_or_default();
+    while clients().parse::<u32>().unwrap_or(0) == 0 {
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("interrupted"), "{said}");
+    let word = file.display().to_string();
+    let is_left = |p: &Process| p.cmdline().is_ok_and(|words| words.contains(&word));
+    let left = procfs::process::all_processes().unwrap().flatten().filter(is_left).count();
+    assert_eq!(left, 0, "processes of the server");
 }
 
 /// A server may wait at its end for the clients that it has. These ones do so for two seconds, and

@@ -1,16 +1,16 @@
 //! `loadgen verify`: one server and the gate.
 
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::Result;
 
 use super::cli::Verify;
 use super::publish::print_json;
 use super::setup::target;
-use crate::base::exit::asked;
+use crate::base::exit::{Interrupted, asked};
 use crate::base::limits::raise_descriptor_limit;
-use crate::base::output;
+use crate::base::{output, signals};
 use crate::results::{Body, Document};
 use crate::show;
 use crate::target::gate::{self, CaseResult, Door, stopped};
@@ -29,7 +29,8 @@ pub(super) fn verify(args: &Verify) -> Result<ExitCode> {
     };
     let password = asked(args.common.password())?;
     let pinning = asked(cpus::plan(args.common.workers, 1, &args.common.server_cpus, &[]))?;
-    let target = models.build(&target, &AtomicBool::new(false))?;
+    let interrupted = signals::interruption()?;
+    let target = models.build(&target, &interrupted)?;
     raise_descriptor_limit();
     let held = args.contract || target.contract;
     let (mut findings, mut name) = (Vec::new(), target.name.clone());
@@ -38,8 +39,16 @@ pub(super) fn verify(args: &Verify) -> Result<ExitCode> {
         let server = Server::start(&target, &start)?;
         name = target.name_at(server.addr);
         let door = Door { addr: server.addr, password: password.clone() };
-        findings.extend(gate::verify(&door, mode, &target.unsupported, held));
-        findings.extend(stopped(server.stop(), held));
+        findings.extend(gate::verify(&door, mode, &target.unsupported, held, &interrupted));
+        let complaint = server.stop();
+        if interrupted.load(Relaxed) {
+            // The table alone: a document would not say that it is not of everything.
+            if !args.common.json && !findings.is_empty() {
+                output::print(&show::verification(&findings))?;
+            }
+            return Err(Interrupted.into());
+        }
+        findings.extend(stopped(complaint, held));
     }
     let failed = findings.iter().any(|f| matches!(f.result, CaseResult::Fail(_)));
     if args.common.json {

@@ -158,7 +158,8 @@ pub(super) fn gate_one(target: &Target, mode: Mode, settings: &Settings) -> Resu
     let server = Server::start(target, &start)?;
     let started = began.elapsed();
     let door = Door { addr: server.addr, password: settings.password.clone() };
-    let mut findings = verify(&door, mode, &target.unsupported, target.contract);
+    let Settings { interrupted, .. } = settings;
+    let mut findings = verify(&door, mode, &target.unsupported, target.contract, interrupted);
     let began = Instant::now();
     findings.extend(stopped(server.stop(), target.contract));
     let took = started + began.elapsed();

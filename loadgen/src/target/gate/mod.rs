@@ -18,6 +18,8 @@ mod peer;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -85,12 +87,14 @@ pub fn lacks(findings: &[Finding], mode: Mode) -> Vec<Lack> {
 }
 
 /// Runs every case of a mode against `door`, a server that is `held` to the contract or is not. If
-/// it is not, and fails what every server must do, the contract is not tried.
+/// it is not, and fails what every server must do, the contract is not tried. When `interrupted`,
+/// it ends, with what was found until then.
 pub fn verify(
     door: &Door,
     mode: Mode,
     unsupported: &BTreeMap<String, String>,
     held: bool,
+    interrupted: &AtomicBool,
 ) -> Vec<Finding> {
     let cases: &[Case] = match mode {
         Mode::Echo => &echo::CASES,
@@ -99,7 +103,7 @@ pub fn verify(
     let mut findings: Vec<Finding> = Vec::new();
     let mut refused = false;
     for case in cases {
-        if refused && case.tier == Tier::Contract && !held {
+        if interrupted.load(Relaxed) || refused && case.tier == Tier::Contract && !held {
             break;
         }
         // Otherwise it would seem to lack all that is tried from here on.
@@ -154,6 +158,8 @@ mod tests {
     use std::sync::Arc;
     use std::thread;
 
+    use rustix::event::{PollFd, PollFlags, poll};
+
     use super::*;
 
     /// An echo that ends when a client resets its connection, as a server does that SIGPIPE kills.
@@ -182,11 +188,46 @@ mod tests {
         addr
     }
 
+    /// An echo that closes when the client has ended its stream, as a loop does that looks for
+    /// EPOLLRDHUP first.
+    fn hasty_echo() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                thread::spawn(move || {
+                    let mut bytes = [0; 4096];
+                    loop {
+                        let wanted = PollFlags::IN | PollFlags::RDHUP;
+                        let mut fds = [PollFd::new(&stream, wanted)];
+                        poll(&mut fds, None).unwrap();
+                        let has_ended = fds[0].revents().contains(PollFlags::RDHUP);
+                        let len = stream.read(&mut bytes).unwrap_or(0);
+                        if has_ended || len == 0 || stream.write_all(&bytes[..len]).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        addr
+    }
+
+    #[test]
+    fn a_server_that_closes_at_the_end_of_a_stream_lacks_the_half_close_each_time() {
+        let door = Door { addr: hasty_echo(), password: None };
+        let case = echo::CASES.iter().find(|case| case.name == echo::HALF_CLOSE).unwrap();
+        for round in 0..100 {
+            assert!((case.run)(&door).is_err(), "round {round}");
+        }
+    }
+
     /// In the case of the line that is too long, the client closes before it has read everything.
     #[test]
     fn a_server_that_ends_lacks_only_what_it_was_tried_with() {
         let door = Door { addr: frail_echo(), password: None };
-        let findings = verify(&door, Mode::Echo, &BTreeMap::new(), false);
+        let never = AtomicBool::new(false);
+        let findings = verify(&door, Mode::Echo, &BTreeMap::new(), false, &never);
         let last = findings.last().unwrap();
         assert!(["over-long-line", "not-before-asked"].contains(&last.case), "{findings:#?}");
         let CaseResult::Lacks(why) = &last.result else { panic!("{last:#?}") };
