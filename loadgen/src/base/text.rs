@@ -1,4 +1,6 @@
-//! Numbers, times and bytes as people read them.
+//! Numbers, times and bytes as people read them, and names that they mistype.
+
+use strsim::levenshtein;
 
 /// A number in four figures or so: `1,234,567`, `123.4`, `0.0123`.
 pub fn number(value: f64) -> String {
@@ -55,6 +57,17 @@ pub fn quoted(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(60)];
     let dots = if cut.len() < bytes.len() { "..." } else { "" };
     format!("\"{}\"{dots}", cut.escape_ascii())
+}
+
+/// The name that a mistyped one most likely meant.
+pub(crate) fn nearest<'a>(typed: &str, names: &[&'a str]) -> Option<&'a str> {
+    let scored = names.iter().map(|name| (levenshtein(typed, name), *name));
+    scored.min().filter(|&(score, name)| score <= name.len() / 2).map(|(_, name)| name)
+}
+
+/// The same as a question for a message, with a space behind it, or nothing.
+pub(crate) fn did_you_mean(typed: &str, names: &[&str]) -> String {
+    nearest(typed, names).map(|near| format!("did you mean {near}? ")).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::base::text;
 use crate::workload::{Mode, Workload};
 use gate::Lack;
 
@@ -270,7 +271,27 @@ pub(crate) fn words(command: &str) -> Result<Vec<String>> {
              server is to listen"
         );
     }
+    for word in &words {
+        check_placeholders(word)?;
+    }
     Ok(words)
+}
+
+/// What a command may have filled in.
+const PLACEHOLDERS: [&str; 4] = ["addr", "host", "port", "mode"];
+
+/// Fails for a mistyped one. Other words in braces are the command's own.
+fn check_placeholders(word: &str) -> Result<()> {
+    for part in word.split('{').skip(1) {
+        let Some((name, _)) = part.split_once('}') else { continue };
+        if PLACEHOLDERS.contains(&name) {
+            continue;
+        }
+        if let Some(near) = text::nearest(name, &PLACEHOLDERS) {
+            bail!("{word:?}: {{{name}}} would not be filled in; did you mean {{{near}}}?");
+        }
+    }
+    Ok(())
 }
 
 /// Programs that run another one, which is what a user means: interpreters, and what sets up a
@@ -316,6 +337,16 @@ mod tests {
         assert_eq!(name(format!("/usr/bin/env X=1 python3.13 {script} {{addr}}")), "my-echo.py");
         assert_eq!(name(format!("/opt/serve --config {script} {{addr}}")), "serve");
         assert_eq!(name("python3 -m asyncecho {addr}".into()), "python3");
+    }
+
+    #[test]
+    fn a_mistyped_placeholder_is_an_error() {
+        let error = |command| format!("{:#}", Target::command(command).unwrap_err());
+        assert!(error("serve {hots} {port}").contains("did you mean {host}?"));
+        assert!(error("serve --listen={addr} {moed}").contains("did you mean {mode}?"));
+        for own in ["awk '{print}' {addr}", "serve {} {addr}", "serve { {addr}", "a {x{port}}"] {
+            assert!(Target::command(own).is_ok(), "{own}");
+        }
     }
 
     #[test]

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
-use strsim::levenshtein;
 
 use super::gate::NEED_TWO;
 use super::others::Others;
 use super::{How, Target, bare_name, words};
 use crate::base::durations::humantime_option;
+use crate::base::text;
 use crate::workload::Mode;
 
 /// One entry of `models.toml`.
@@ -154,8 +154,7 @@ impl Models {
                 }
                 let others = self.others.entries().map(|(name, _)| name);
                 let names: Vec<_> = self.entries.keys().chain(others).map(String::as_str).collect();
-                let near = nearest(plain, &names);
-                let near = near.map(|near| format!("did you mean {near}? ")).unwrap_or_default();
+                let near = text::did_you_mean(plain, &names);
                 bail!("no model is called {name:?}; {near}there are {}", names.join(", "))
             }
         }
@@ -254,12 +253,6 @@ fn one_at_a_time(entry: &Entry) -> BTreeMap<String, String> {
     let why = "the model serves one client at a time";
     let cases = NEED_TWO.iter().filter(|_| alone);
     cases.map(|case| ((*case).to_owned(), why.to_owned())).collect()
-}
-
-/// The name that a mistyped one most likely meant.
-fn nearest<'a>(typed: &str, names: &[&'a str]) -> Option<&'a str> {
-    let scored = names.iter().map(|name| (levenshtein(typed, name), *name));
-    scored.min().filter(|&(score, name)| score <= name.len() / 2).map(|(_, name)| name)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Arrivals, Changes, Disturbance, Mode, WhenBusy, Workload, pacing, refuse};
 use crate::base::durations::humantime_option;
+use crate::base::text;
 
 /// The workloads that come with the program: name and TOML.
 const BUILT_IN: [(&str, &str); 17] = [
@@ -104,8 +105,9 @@ pub(super) fn named(name: &str) -> Result<Sheet> {
         return parse(name, &text);
     }
     let Some((name, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) else {
+        let near = text::did_you_mean(name, &names());
         bail!(
-            "no workload is called {name:?}; there are {}, or name a file that ends in .toml",
+            "no workload is called {name:?}; {near}there are {}, or name a file that ends in .toml",
             names().join(", ")
         );
     };
