@@ -15,8 +15,6 @@ import contextlib
 
 import line_server
 
-# Seconds that a client has to end its own stream when the server stops.
-LINGER = 5
 # Connections accepted in one turn, so that a storm of them does not starve those inside.
 ACCEPTS = 64
 
@@ -124,7 +122,7 @@ class Echo(line_server.Client, asyncio.Protocol):
 
     def go_on(self):
         if self.ending:
-            asyncio.get_running_loop().call_later(LINGER, self.transport.close)
+            asyncio.get_running_loop().call_later(line_server.LINGER, self.transport.close)
         elif self.server.stopping:
             self.finish()
         elif not self.held and not self.full:
@@ -134,12 +132,10 @@ class Echo(line_server.Client, asyncio.Protocol):
         """Nothing returned means: write what is queued, then close."""
 
     def finish(self):
-        """Closed with input unread, a connection is reset, and a reset throws away what is on its
-        way. So a client that is owed replies, or is talking, has time to end its own stream."""
+        """A client that is owed something has time to end its own stream."""
         if self.held or self.ending:
             return
-        unread = line_server.has_unread(self.transport.get_extra_info("socket"))
-        if self.transport.get_write_buffer_size() == 0 and not unread:
+        if not line_server.is_owed(self.transport.get_extra_info("socket")):
             self.transport.close()
             return
         self.ending = True

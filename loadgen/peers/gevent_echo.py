@@ -49,8 +49,14 @@ def sweep(server):
         server.sweep()
 
 
+class Stopped(Exception):
+    """The server stops: nobody waits for this client to speak any more."""
+
+
 class Echo(line_server.Client):
     """One client: its socket, its greenlets, and what they have not yet written."""
+
+    waiting, owed = False, True
 
     def __init__(self, sock):
         self.sock = sock
@@ -85,14 +91,24 @@ class Echo(line_server.Client):
                 gevent.sleep(0)
         if self.writer:
             self.writer.join()
+        if self.server.stopping and self.owed:
+            self.part()
 
     def read(self):
+        self.waiting = True
         try:
             return self.sock.recv(READ)
-        except OSError:
-            if not self.server.stopping:
-                raise
-            return b""  # That was `finish`.
+        except Stopped:
+            return b""
+        finally:
+            self.waiting = False
+
+    def part(self):
+        """Ends our stream, and reads what still comes until the client ends its own."""
+        self.sock.shutdown(socket.SHUT_WR)
+        with gevent.Timeout(line_server.LINGER, False):
+            while self.sock.recv(READ):
+                pass
 
     def write(self, replies):
         sent = 0
@@ -121,11 +137,10 @@ class Echo(line_server.Client):
             self.abort()
 
     def finish(self):
-        """Wakes the reader, who then sees that the server stops."""
-        try:
-            self.sock.shutdown(socket.SHUT_RD)
-        except OSError:
-            self.abort()
+        """Wakes the reader, if it waits for the client to speak. It then sees that the server
+        stops."""
+        self.owed = not self.waiting or line_server.is_owed(self.sock)
+        gevent.get_hub().cancel_wait(self.sock._read_event, Stopped())
 
     def abort(self):
         self.reader.kill(block=False)

@@ -21,6 +21,8 @@ import time
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # Seconds between two looks when there are no descriptors to be had.
 SHORTAGE_PAUSE = 0.1
+# Seconds that a client has to end its stream when the server stops and has ended its own.
+LINGER = 5.0
 
 TOO_LONG = b"ERR line too long\r\n"
 FULL = b"ERR the server is full\r\n"
@@ -254,9 +256,12 @@ def shown(ip, port):
     return f"{ip}:{port}" if ip.version == 4 else f"[{ip}]:{port}"
 
 
-def has_unread(sock):
-    """Whether bytes have come that were not read: a close would reset the connection."""
-    return fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)) != bytes(4)
+def is_owed(sock):
+    """Whether bytes have come that were not read, or replies were written and not taken. A close
+    would reset the connection, at once or when the client sends more, and a reset throws away what
+    is on its way. So such a client has LINGER seconds to end its own stream."""
+    queues = termios.FIONREAD, termios.TIOCOUTQ
+    return any(fcntl.ioctl(sock.fileno(), queue, bytes(4)) != bytes(4) for queue in queues)
 
 
 def raise_descriptor_limit():

@@ -72,12 +72,14 @@ class Echo(line_server.Client):
     def __init__(self, stream):
         self.stream = stream
         self.task = asyncio.current_task()
-        self.busy = False
+        self.busy = self.ending = False
 
     async def serve(self):
         reads = 0
         while not self.server.stopping:
             data = await self.stream.read_bytes(READ, partial=True)
+            if self.ending:
+                break
             self.busy = True
             if self.server.flags.wait:
                 await asyncio.sleep(self.server.flags.wait)
@@ -88,11 +90,27 @@ class Echo(line_server.Client):
             reads += 1
             if len(data) == READ or reads % TURN == 0:
                 await asyncio.sleep(0)
+        self.end_stream()
+        while True:
+            await self.stream.read_bytes(READ, partial=True)
 
     def finish(self):
-        """One that has something to write ends by itself when that is done."""
-        if not self.busy:
+        """A client that has something to write ends its stream by itself when that is done. One
+        that is owed something else has time to end its own."""
+        if self.busy:
+            return
+        if line_server.is_owed(self.stream.socket):
+            self.end_stream()
+        else:
             self.stream.close()
+
+    def end_stream(self):
+        """Ends our stream. What still comes is read, until the client ends its own."""
+        if not self.ending:
+            self.ending = True
+            with contextlib.suppress(OSError):
+                self.stream.socket.shutdown(socket.SHUT_WR)
+            IOLoop.current().call_later(line_server.LINGER, self.stream.close)
 
     def abort(self):
         self.stream.close()

@@ -47,7 +47,7 @@ def stop(reactor, server, port):
 class Echo(line_server.Client, protocol.Protocol):
     """One client. It is not read while a reply is held back or too many are queued."""
 
-    held = full = False
+    held = full = ending = False
 
     def __init__(self, reactor, server, ip):
         self.reactor = reactor
@@ -63,6 +63,8 @@ class Echo(line_server.Client, protocol.Protocol):
         self.transport.registerProducer(self, streaming=True)
 
     def dataReceived(self, data):
+        if self.ending:
+            return
         if not self.server.flags.wait:
             self.transport.write(self.feed(data))
             return
@@ -95,15 +97,25 @@ class Echo(line_server.Client, protocol.Protocol):
 
     def readConnectionLost(self):
         """The client has shut its sending side: write what is queued, then close."""
-        self.finish()
-
-    def writeConnectionLost(self):
-        """Only we shut our side, and then we close."""
-
-    def finish(self):
         if not self.held:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
+
+    def writeConnectionLost(self):
+        """All is written, and our stream has ended."""
+        self.reactor.callLater(line_server.LINGER, self.transport.loseConnection)
+
+    def finish(self):
+        """A client that is owed something has time to end its own stream."""
+        if self.held or self.ending:
+            return
+        self.transport.unregisterProducer()
+        if not line_server.is_owed(self.transport.getHandle()):
+            self.transport.loseConnection()
+            return
+        self.ending = True
+        self.transport.loseWriteConnection()
+        self.transport.resumeProducing()
 
     def abort(self):
         self.transport.abortConnection()

@@ -107,18 +107,23 @@ pub(crate) fn holder(group: Pid, server: SocketAddr, client: SocketAddr) -> Opti
 /// Where a socket listens at this address, which only one server was told to listen at.
 pub(crate) fn listener_at(ip: Ipv4Addr) -> Option<SocketAddr> {
     const LISTENS: &str = "0A";
-    let sockets = fs::read_to_string("/proc/net/tcp").ok()?;
-    // The kernel writes an address as a number of this machine's byte order.
+    // The kernel writes an address as numbers of this machine's byte order. A virtual machine may
+    // listen there with a socket of IPv6, which has the address as ::ffff:127.0.0.1.
     let ip_in_hex = format!("{:08X}", u32::from_ne_bytes(ip.octets()));
-    sockets
-        .lines()
-        .find_map(|row| {
+    let mapped = format!("{:024X}", u128::from(u32::from_ne_bytes([0, 0, 0xff, 0xff])));
+    let sockets = [
+        (fs::read_to_string("/proc/net/tcp").ok()?, ip_in_hex.clone()),
+        (fs::read_to_string("/proc/net/tcp6").unwrap_or_default(), mapped + &ip_in_hex),
+    ];
+    let port = sockets.iter().find_map(|(table, ip)| {
+        table.lines().find_map(|row| {
             let mut fields = row.split_whitespace().skip(1);
             let (at, port) = fields.next()?.split_once(':')?;
-            let is_here = at == ip_in_hex && fields.nth(1) == Some(LISTENS);
+            let is_here = at == ip && fields.nth(1) == Some(LISTENS);
             is_here.then(|| u16::from_str_radix(port, 16).ok()).flatten()
         })
-        .map(|port| SocketAddr::from((ip, port)))
+    })?;
+    Some(SocketAddr::from((ip, port)))
 }
 
 fn pid_of(proc: &Path) -> Option<Pid> {

@@ -23,10 +23,14 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // Bytes for the reads of one client.
 const readBuffer = 16 << 10
+
+// How long a client has to end its stream when the server stops and has ended its own.
+const linger = 5 * time.Second
 
 type server struct {
 	flags    flags
@@ -177,8 +181,9 @@ type client struct {
 }
 
 func (c *client) serve(ip netip.Addr) {
-	defer c.server.leave(c, ip)
+	// Run last to first: who sees the connection end finds the place free.
 	defer c.conn.Close()
+	defer c.server.leave(c, ip)
 	buffer := make([]byte, readBuffer)
 	for !c.server.stopping.Load() {
 		n, err := c.conn.Read(buffer)
@@ -195,6 +200,35 @@ func (c *client) serve(ip netip.Addr) {
 		c.empty.Wait()
 	}
 	c.mu.Unlock()
+	if c.server.stopping.Load() && c.isOwed() {
+		c.part(buffer)
+	}
+}
+
+// Whether bytes have come that were not read, or replies were written and not taken. A close would
+// reset the connection, at once or when the client sends more, and a reset throws away what is on
+// its way.
+func (c *client) isOwed() bool {
+	owed := false
+	c.raw.Control(func(fd uintptr) {
+		for _, queue := range []uintptr{syscall.TIOCINQ, syscall.TIOCOUTQ} {
+			var n int32
+			syscall.Syscall(syscall.SYS_IOCTL, fd, queue, uintptr(unsafe.Pointer(&n)))
+			owed = owed || n != 0
+		}
+	})
+	return owed
+}
+
+// Ends our stream, and reads what still comes until the client ends its own.
+func (c *client) part(buffer []byte) {
+	c.conn.CloseWrite()
+	c.conn.SetReadDeadline(time.Now().Add(linger))
+	for {
+		if _, err := c.conn.Read(buffer); err != nil {
+			return
+		}
+	}
 }
 
 // Writes what the socket takes at once, leaves the rest to a second goroutine, and waits while
