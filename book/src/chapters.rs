@@ -12,7 +12,7 @@
 //! | `cpu SERVER WORKLOAD CONNECTIONS` | CPU per message, as a multiple of the best server's |
 //! | `calls-each SERVER WORKLOAD CONNECTIONS` | system calls per message |
 //! | `switches-each SERVER WORKLOAD CONNECTIONS` | context switches per message |
-//! | `alike ONE OTHER` | "not shown to differ", if that is so at every point |
+//! | `at-most ONE OTHER` | the ratio of their CPU where they are furthest apart |
 //! | `idle SERVER` | the memory of an idle connection |
 //! | `idle-held SERVER` | how many connections were held when that was measured |
 //! | `given PATH NUMBER UNIT` | a number with a unit that stands in a source of the project |
@@ -163,7 +163,7 @@ fn value(name: &str, words: &[&str], record: &Record, up: &str) -> Result<String
         ("switches-each", [server, workload, connections]) => {
             record.each_message("switches", server, &format!("{workload} {connections}"))?
         }
-        ("alike", [one, other]) => record.alike(one, other)?,
+        ("at-most", [one, other]) => record.at_most(one, other)?,
         ("idle", [server]) => record::idle_bytes(server)?,
         ("idle-held", [server]) => record::idle_connections(server)?,
         ("given", [path, number, unit @ ..]) => given(path, number, unit)?,
@@ -232,7 +232,10 @@ mod tests {
 
     #[test]
     fn a_macro_becomes_what_it_asks_for() {
-        assert_eq!(expanded("a {{cpu threads ping-pong 1000}} b").as_deref(), Ok("a 2.35 b"));
+        let record = Record::load().expect("the record");
+        let ratio = record.ratio("threads", "ping-pong 1000").expect("a ratio");
+        let text = expanded("a {{cpu threads ping-pong 1000}} b").expect("a number");
+        assert_eq!(text, format!("a {ratio} b"));
         assert!(expanded("{{bare threads}}").expect("a source").contains("thread::Builder"));
         assert!(expanded("no { macro }, and no }} either").is_ok());
     }

@@ -110,7 +110,7 @@ async fn axe_has_no_serious_finding() {
 fn page(name: &str) -> String {
     let (file, part) = name.split_once('#').unwrap_or((name, ""));
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{file}.html"));
-    let record = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/record/2026-11-23-full");
+    let record = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/record/2026-11-28-full");
     let made = Command::new(env!("CARGO_BIN_EXE_loadgen"))
         .arg("report")
         .arg(record)

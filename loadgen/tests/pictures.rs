@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// The record that the README quotes.
-const RECORD: &str = "docs/record/2026-11-23-full";
+const RECORD: &str = "docs/record/2026-11-28-full";
 
 fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
