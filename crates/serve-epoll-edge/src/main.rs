@@ -325,7 +325,7 @@ impl Worker {
     /// Adds the connection to `read_next` if it is to be read and may have more.
     fn settle(&mut self, id: ConnId) {
         let Some((next, conn)) = self.conns.settle(id, self.now) else { return };
-        conn.io.reading = match next {
+        let read = match next {
             Next::Serve { read } => read,
             Next::Shut => {
                 let _ = conn.io.socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
@@ -337,7 +337,8 @@ impl Worker {
             }
         };
 
-        if conn.io.reading && conn.io.readable {
+        conn.io.reading = read;
+        if read && conn.io.readable {
             self.read_next.insert(id);
         }
     }

@@ -157,7 +157,7 @@ impl Worker {
             for id in mem::take(&mut self.read_next) {
                 self.ready(id, None);
             }
-            for event in &events {
+            for event in events.iter() {
                 match event.token() {
                     LISTENER => self.accept_at = self.accept_at.min(self.now), // See `end_turn`.
                     WAKE => self.woken(),
@@ -323,7 +323,7 @@ impl Worker {
     /// Adds the connection to `read_next` if it is to be read and may have more.
     fn settle(&mut self, id: ConnId) {
         let Some((next, conn)) = self.conns.settle(id, self.now) else { return };
-        conn.io.reading = match next {
+        let read = match next {
             Next::Serve { read } => read,
             Next::Shut => {
                 let _ = conn.io.socket.shutdown(Shutdown::Write); // Fails if the peer has gone.
@@ -335,7 +335,8 @@ impl Worker {
             }
         };
 
-        if conn.io.reading && conn.io.readable {
+        conn.io.reading = read;
+        if read && conn.io.readable {
             self.read_next.insert(id);
         }
     }
