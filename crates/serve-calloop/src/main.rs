@@ -243,7 +243,7 @@ impl Worker {
 
     /// Perhaps the server stops.
     fn woken(&mut self) {
-        if self.shared.launch.stop.requested() && !self.conns.is_stopping() {
+        if self.shared.launch.stop.requested() {
             for listener in self.listeners.drain(..) {
                 self.handle.remove(listener);
             }

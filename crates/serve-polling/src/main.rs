@@ -161,13 +161,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits until there is something to do. A signal that interrupts it does no harm: then there
-    /// are no events.
+    /// Waits until there is something to do. A signal that interrupts it does no harm: polling goes
+    /// on waiting.
     fn wait(&mut self, events: &mut Events) -> Result<(), Failure> {
         let next = self.conns.next_deadline().min(self.accept_at);
         events.clear();
-        let waited = self.poller.wait(events, next.timeout(self.now));
-        waited.map_err(Failure::of("polling"))?;
+        self.poller.wait(events, next.timeout(self.now)).map_err(Failure::of("polling"))?;
         self.counters.wakeups.add(1);
         self.now = self.shared.launch.now();
         Ok(())
@@ -210,7 +209,11 @@ impl Worker {
     fn admit(&mut self, socket: TcpStream, peer: IpAddr) {
         let Some(place) = self.shared.launch.admit(&socket, peer, self.counters) else { return };
         let host = place.peer().to_string();
-        let io = Io { _place: place, socket, interest: None };
+        let io = Io {
+            _place: place,
+            socket,
+            interest: None, // Its key is the id, which the connection does not have yet.
+        };
         let id = self.conns.open(io, &host, self.now, self.shared.lock_hub().as_deref_mut());
         let Some(conn) = self.conns.get_mut(id) else { return };
         let interest = Event::readable(id.bits() as usize);
@@ -224,7 +227,7 @@ impl Worker {
     /// polling does not tell that it was notified. Perhaps there is mail, which the end of the turn
     /// brings, or the server stops.
     fn woken(&mut self) {
-        if self.shared.launch.stop.requested() && !self.conns.is_stopping() {
+        if self.shared.launch.stop.requested() {
             for listener in &self.listeners {
                 let _ = self.poller.delete(listener);
             }
@@ -256,6 +259,7 @@ impl Worker {
     fn read(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         match conn.io.socket.read(&mut self.buffer) {
+            // No bytes (`len` is 0): the peer has ended its stream, and `received` notes it.
             Ok(len) => {
                 self.counters.bytes_in.add(len as u64);
                 let mut hub = self.shared.lock_hub();
@@ -342,9 +346,11 @@ impl Worker {
 
     fn close(&mut self, id: ConnId, reason: &str) {
         let closed = self.conns.close(id, reason, self.shared.lock_hub().as_deref_mut());
-        let Some(conn) = closed else { return };
-        let _ = self.poller.delete(&conn.io.socket);
-        drop(conn);
+        // What was added must be deleted before it is closed.
+        if let Some(conn) = &closed {
+            let _ = self.poller.delete(&conn.io.socket);
+        }
+        drop(closed);
         if self.accept_at < Time::NEVER {
             self.accept_at = self.now; // A descriptor is free again.
         }
