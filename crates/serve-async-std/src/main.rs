@@ -91,7 +91,8 @@ impl Shared {
         wake_all(tasks);
     }
 
-    /// A task that moves counts where it runs, on a cache line that no other thread writes to.
+    /// The counters of the thread that runs the task now. No other thread writes to their cache
+    /// lines.
     fn counters(&self) -> &'static Counters {
         self.launch.counters(runtime::index())
     }
@@ -157,7 +158,16 @@ fn admit(shared: &'static Shared, socket: &TcpStream, peer: IpAddr) -> Option<Co
         (Session::new(&launch.settings, now).of(place.peer()), Outbox::default());
     let wakeup = Arc::new(Wakeup::new());
     let id = shared.lock_room().open(&place.peer().to_string(), now, Arc::clone(&wakeup));
-    Some(Connection { shared, id, session, outbox, wakeup, read_at: None, _place: place })
+    Some(Connection {
+        shared,
+        id,
+        session,
+        outbox,
+        wakeup,
+        read_at: None,
+        more: false,
+        _place: place,
+    })
 }
 
 /// One connection, owned by its task.
@@ -170,6 +180,8 @@ struct Connection {
     wakeup: Arc<Wakeup>,
     /// The instant, if the task has just read: one look at the clock is enough for a message.
     read_at: Option<Time>,
+    /// The last read was not in vain: there may be more.
+    more: bool,
     _place: Place,
 }
 
@@ -186,11 +198,11 @@ impl Connection {
     async fn run(&mut self, socket: &TcpStream) -> io::Result<&'static str> {
         let wakeup = Arc::clone(&self.wakeup);
         let mut notified = wakeup.listen();
-        let mut woken = true; // A notification may have been sent before this task listened.
+        // Looks once at the start: a notification may have been sent before this task listened.
+        let mut woken = true;
         // Set when the deadline comes earlier and when it has fired, not when it moves later.
         let mut timer = pin!(sleep(Duration::ZERO));
         let mut timer_at = Time::NEVER;
-        let mut more = false; // The last read was not in vain: there may be more.
         let mut turns = 0_u8;
         loop {
             let now = self.read_at.take().unwrap_or_else(|| self.shared.launch.now());
@@ -219,7 +231,7 @@ impl Connection {
             }
             // Every 256th turn too, if the task never has to wait.
             turns = turns.wrapping_add(1);
-            if mem::take(&mut more) || turns == 0 {
+            if mem::take(&mut self.more) || turns == 0 {
                 yield_now().await; // Lets other tasks run.
             }
 
@@ -240,52 +252,42 @@ impl Connection {
                 woken = true;
                 Ok(())
             };
-            fires.or(wakes).or(self.transfer(socket, read, &mut more)).await?;
+            fires.or(wakes).or(self.transfer(socket, read)).await?;
             self.shared.counters().wakeups.add(1);
         }
     }
 
     /// Waits until the socket has taken some of what is queued, or else until bytes have come or
-    /// the stream has ended. Sets `more` if there may be more bytes.
+    /// the stream has ended, and handles that.
     ///
     /// The tutorial writes `stream.read(&mut buffer).await` in one task,
     /// `stream.write_all(..).await` in another, and has a buffer in each. async-std can wait for a
     /// socket only by trying to read or to write. So one `poll_fn` tries both, on what belongs to
     /// the connection.
-    async fn transfer(
-        &mut self,
-        socket: &TcpStream,
-        read: bool,
-        more: &mut bool,
-    ) -> io::Result<()> {
+    async fn transfer(&mut self, socket: &TcpStream, read: bool) -> io::Result<()> {
         poll_fn(|cx| {
             let queued = self.outbox.len();
             self.write(cx, socket)?;
             if self.outbox.len() < queued {
                 return Poll::Ready(Ok(()));
             }
-            if read { self.read(cx, socket, more) } else { Poll::Pending }
+            if read { self.read(cx, socket) } else { Poll::Pending }
         })
         .await
     }
 
     /// Reads, and handles what has come.
-    fn read(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut socket: &TcpStream,
-        more: &mut bool,
-    ) -> Poll<io::Result<()>> {
+    fn read(&mut self, cx: &mut Context<'_>, mut socket: &TcpStream) -> Poll<io::Result<()>> {
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(READ_SIZE, 0);
             match ready!(Pin::new(&mut socket).poll_read(cx, buffer)) {
                 Ok(len) => {
                     self.received(&buffer[..len]);
-                    *more = true;
+                    self.more = true;
                     Poll::Ready(Ok(()))
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {
-                    *more = true; // A signal came first.
+                    self.more = true; // A signal came first.
                     Poll::Ready(Ok(()))
                 }
                 Err(error) => {

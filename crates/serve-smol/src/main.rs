@@ -27,12 +27,12 @@ use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Shutdown};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use event_listener::Event;
 use launch::{Counters, Failure, IoSlices, Launch, Place, READ_SIZE};
 use protocol::{ConnId, Done, Due, Input, Mode, Next, Outbox, Room, Session, Time};
-use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use smol::channel;
 use smol::future::{FutureExt, pending, yield_now};
@@ -88,7 +88,8 @@ impl Shared {
         wake_all(tasks);
     }
 
-    /// A task that moves counts where it runs, on a cache line that no other thread writes to.
+    /// The counters of the thread that runs the task now. No other thread writes to their cache
+    /// lines.
     fn counters(&self) -> &'static Counters {
         self.launch.counters(runtime::index())
     }
@@ -155,7 +156,16 @@ fn admit(shared: &'static Shared, socket: &TcpStream, peer: IpAddr) -> Option<Co
         (Session::new(&launch.settings, now).of(place.peer()), Outbox::default());
     let wakeup = Arc::new(Wakeup::new());
     let id = shared.lock_room().open(&place.peer().to_string(), now, Arc::clone(&wakeup));
-    Some(Connection { shared, id, session, outbox, wakeup, read_at: None, _place: place })
+    Some(Connection {
+        shared,
+        id,
+        session,
+        outbox,
+        wakeup,
+        read_at: None,
+        more: false,
+        _place: place,
+    })
 }
 
 /// One connection, owned by its task.
@@ -168,6 +178,8 @@ struct Connection {
     wakeup: Arc<Wakeup>,
     /// The instant, if the task has just read: one look at the clock is enough for a message.
     read_at: Option<Time>,
+    /// The last read filled the buffer: there is more.
+    more: bool,
     _place: Place,
 }
 
@@ -184,11 +196,11 @@ impl Connection {
     async fn run(&mut self, socket: &TcpStream) -> io::Result<&'static str> {
         let wakeup = Arc::clone(&self.wakeup);
         let mut notified = wakeup.listen();
-        let mut woken = true; // A notification may have been sent before this task listened.
+        // Looks once at the start: a notification may have been sent before this task listened.
+        let mut woken = true;
         // Set when the deadline comes earlier and when it has fired, not when it moves later.
         let mut timer = Timer::never();
         let mut timer_at = Time::NEVER;
-        let mut more = false; // The last read filled the buffer: there is more.
         let mut turns = 0_u8;
         loop {
             let now = self.read_at.take().unwrap_or_else(|| self.shared.launch.now());
@@ -218,11 +230,13 @@ impl Connection {
             }
             // Every 256th turn too, if the task never has to wait.
             turns = turns.wrapping_add(1);
-            if more || turns == 0 {
+            if self.more || turns == 0 {
                 yield_now().await; // Lets other tasks run.
             }
 
             let unsent = !self.outbox.is_empty();
+            // As `writable().await`, which would make the task larger.
+            let writable = poll_fn(|cx| socket.poll_writable(cx));
             // One future ends the wait, and the others are dropped. No byte is lost with them:
             // `read` takes bytes from the socket only in the poll in which it also handles them and
             // returns. `writable` takes none. A notification that has come stays in `notified`.
@@ -237,43 +251,46 @@ impl Connection {
                 woken = true;
                 Ok(())
             };
-            // As `writable().await`, which would make the task larger.
-            let writable = poll_fn(|cx| socket.poll_writable(cx));
             let takes = async { if unsent { writable.await } else { pending().await } };
-            let reads =
-                async { if read { self.read(socket, &mut more).await } else { pending().await } };
+            let reads = async { if read { self.read(socket).await } else { pending().await } };
             fires.or(wakes).or(takes).or(reads).await?;
             self.shared.counters().wakeups.add(1);
         }
     }
 
-    /// Waits until bytes have come or the stream has ended, and handles that. Sets `more` if there
-    /// may be more bytes.
+    /// Waits until bytes have come or the stream has ended, and handles that.
     ///
     /// Most programs write `socket.read(&mut buffer).await`, with a buffer that lives in the task.
-    /// Here it lives on the stack, after the wait. `readable().await` needs no `poll_fn`. But when
-    /// it is dropped, it forgets that the kernel watches already: that is one more `epoll_ctl`
-    /// whenever another future ends the wait.
-    async fn read(&mut self, socket: &TcpStream, more: &mut bool) -> io::Result<()> {
-        loop {
-            if !mem::take(more) {
-                poll_fn(|cx| socket.poll_readable(cx)).await?;
+    /// Here it lives on the stack, for one poll, so that poll must also handle what it has read.
+    /// `readable().await` needs no `poll_fn`. But when it is dropped, it forgets that the kernel
+    /// watches already: that is one more `epoll_ctl` whenever another future ends the wait.
+    async fn read(&mut self, socket: &TcpStream) -> io::Result<()> {
+        poll_fn(|cx| {
+            if !mem::take(&mut self.more) {
+                ready!(socket.poll_readable(cx))?;
             }
             let mut buffer = [const { MaybeUninit::uninit() }; READ_SIZE];
-            match recv(socket, &mut buffer, RecvFlags::empty()) {
+            match recv(socket, &mut buffer, RecvFlags::empty()).map_err(io::Error::from) {
                 Ok(((bytes, _), _)) => {
                     self.received(bytes);
-                    *more = bytes.len() == READ_SIZE;
-                    return Ok(());
+                    self.more = bytes.len() == READ_SIZE;
+                    Poll::Ready(Ok(()))
                 }
-                Err(Errno::AGAIN) => self.shared.counters().would_blocks.add(1),
-                Err(Errno::INTR) => *more = true, // A signal came first.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.shared.counters().would_blocks.add(1);
+                    Poll::Ready(Ok(())) // Nothing has come. The next turn waits.
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    self.more = true; // A signal came first.
+                    Poll::Ready(Ok(()))
+                }
                 Err(error) => {
                     self.shared.counters().read_errors.add(1);
-                    return Err(error.into());
+                    Poll::Ready(Err(error))
                 }
             }
-        }
+        })
+        .await
     }
 
     /// Writes as much of what is queued as the socket takes now.

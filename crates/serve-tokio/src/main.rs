@@ -151,7 +151,16 @@ fn admit(shared: &'static Shared, socket: &TcpStream, peer: IpAddr) -> Option<Co
         (Session::new(&launch.settings, now).of(place.peer()), Outbox::default());
     let wakeup = Arc::new(Wakeup::new());
     let id = shared.lock_room().open(&place.peer().to_string(), now, Arc::clone(&wakeup));
-    Some(Connection { shared, id, session, outbox, wakeup, read_at: None, _place: place })
+    Some(Connection {
+        shared,
+        id,
+        session,
+        outbox,
+        wakeup,
+        read_at: None,
+        more: false,
+        _place: place,
+    })
 }
 
 /// One connection, owned by its task.
@@ -164,6 +173,8 @@ struct Connection {
     wakeup: Arc<Wakeup>,
     /// The instant, if the task has just read: one look at the clock is enough for a message.
     read_at: Option<Time>,
+    /// The last read filled the buffer: there is more.
+    more: bool,
     _place: Place,
 }
 
@@ -185,19 +196,17 @@ impl Connection {
         // Set when the deadline comes earlier and when it has fired, not when it moves later.
         let mut timer = pin!(sleep(Duration::ZERO));
         let mut timer_at = Time::NEVER;
-        let mut more = false; // The last read filled the buffer: there is more.
-        let (mut reader, mut writer) = socket.split();
         loop {
             let now = self.read_at.take().unwrap_or_else(|| self.shared.launch.now());
             if mem::take(&mut woken) {
                 notified.set(wakeup.notified());
-                self.collect(reader.as_ref(), now);
+                self.collect(socket, now);
             }
-            self.write(writer.as_ref())?;
+            self.write(socket)?;
             let read = match self.session.next(now, &self.outbox) {
                 Next::Serve { read } => read,
                 Next::Shut => {
-                    let _ = writer.shutdown().await; // Fails if the peer has gone.
+                    let _ = socket.shutdown().await; // Fails if the peer has gone.
                     true
                 }
                 Next::Close(reason) => return Ok(reason),
@@ -212,11 +221,12 @@ impl Connection {
                 timer_at = deadline;
                 timer.as_mut().reset(Instant::now() + deadline.after(now));
             }
-            if mem::take(&mut more) {
+            if mem::take(&mut self.more) {
                 yield_now().await; // Lets other tasks run.
             }
 
             let unsent = !self.outbox.is_empty();
+            let (mut reader, writer) = socket.split(); // To wait for both at once.
             // As `writable().await`, which would make the task larger.
             let writable = poll_fn(|cx| writer.as_ref().poll_write_ready(cx));
             // One future ends the wait, and the others are dropped. No byte is lost with them:
@@ -224,7 +234,7 @@ impl Connection {
             // returns. `writable` takes none. A notification that has come stays in `notified`.
             // `select!` polls in random order, so none of them starves.
             tokio::select! {
-                result = self.read(&mut reader, &mut more), if read => result?,
+                result = self.read(&mut reader), if read => result?,
                 result = writable, if unsent => result?,
                 () = &mut notified => woken = true,
                 () = &mut timer, if timer_at < Time::NEVER => timer_at = Time::NEVER,
@@ -233,25 +243,24 @@ impl Connection {
         }
     }
 
-    /// Waits until bytes have come or the stream has ended, and handles that. Sets `more` if there
-    /// may be more bytes.
+    /// Waits until bytes have come or the stream has ended, and handles that.
     ///
     /// Most programs write `socket.read(&mut buffer).await`, with a buffer that lives in the task.
     /// Here it lives on the stack, for one poll, so that poll must also handle what it has read.
     /// `readable().await` and `try_read` need no `poll_fn`, but one more `recv` for each message:
     /// only `poll_read` knows from a buffer that is not full that there is no more.
-    async fn read(&mut self, reader: &mut ReadHalf<'_>, more: &mut bool) -> io::Result<()> {
+    async fn read(&mut self, reader: &mut ReadHalf<'_>) -> io::Result<()> {
         poll_fn(|cx| {
             let mut buffer = [const { MaybeUninit::uninit() }; READ_SIZE];
             let mut buffer = ReadBuf::uninit(&mut buffer);
             match ready!(Pin::new(&mut *reader).poll_read(cx, &mut buffer)) {
                 Ok(()) => {
                     self.received(buffer.filled());
-                    *more = buffer.remaining() == 0;
+                    self.more = buffer.remaining() == 0;
                     Poll::Ready(Ok(()))
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {
-                    *more = true; // A signal came first.
+                    self.more = true; // A signal came first.
                     Poll::Ready(Ok(()))
                 }
                 Err(error) => {
