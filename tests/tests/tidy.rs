@@ -41,9 +41,9 @@ const SIBLINGS: &[(&str, &str, usize)] = &[
     ("serve-epoll-level", "serve-epoll-edge", 70),
     ("serve-epoll-edge", "serve-mio", 90),
     ("serve-select", "serve-poll", 60),
-    ("serve-mio", "serve-polling", 165),
-    ("serve-tokio", "serve-smol", 135),
-    ("serve-tokio", "serve-async-std", 150),
+    ("serve-mio", "serve-polling", 146),
+    ("serve-tokio", "serve-smol", 112),
+    ("serve-tokio", "serve-async-std", 132),
 ];
 
 /// The most lines of code of a model bare, which is shown on a screen; comments and blank lines do
