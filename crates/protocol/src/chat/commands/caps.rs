@@ -106,6 +106,7 @@ mod tests {
             ("+a=b;time=x;+draft/reply=1;label=2;msgid=3", "+a=b;+draft/reply=1"),
             ("+a;+;+=b;+a b=c", "+a"),
             ("+a=\x01;+\x02=b;+a=\u{85};+b=c\\s\\:", "+b=c\\s\\:"),
+            ("+a=b c;+d=e", "+d=e"),
             ("", ""),
         ] {
             assert_eq!(client_tags(tags.as_bytes()), passed.as_bytes(), "{tags:?}");

@@ -303,6 +303,14 @@ fn a_list_of_capabilities_does_not_hold_registration() {
 }
 
 #[test]
+fn a_label_comes_back_only_with_both_of_its_capabilities() {
+    for one in ["labeled-response", "batch"] {
+        world(one).play("a> @label=1 PING x\na< :s PONG s :x");
+    }
+    world("labeled-response batch").play("a> @label=1 PING x\na< @label=1 :s PONG s :x");
+}
+
+#[test]
 fn a_new_tenant_has_no_capabilities_of_the_former_one() {
     let mut world = world("server-time");
     let id = world.ids["b"];

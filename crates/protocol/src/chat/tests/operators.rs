@@ -136,9 +136,10 @@ fn what_does_not_fit_into_one_line_is_told_in_two() {
     }
     let mut world = led();
     change(&mut world, "+mist", "+mist");
-    let many = "-i+i".repeat(120);
+    let many = "-i+i".repeat(125);
     world.say("a", format!("MODE #c {many}"));
     let told = &world.mail()["b"];
+    assert_eq!(told.len(), 2, "a line that is told has a source, and so less room");
     let told: String =
         told.iter().map(|line| line.strip_prefix(":a!a@h MODE #c ").unwrap()).collect();
     assert_eq!(told, many);
@@ -455,6 +456,22 @@ fn a_line_changes_six_ranks_at_most() {
     for name in names {
         assert_eq!(mail[name].last().unwrap(), ":a!a@h MODE #c +vvvvvv b c d e f g");
     }
+}
+
+#[test]
+fn a_line_changes_six_limits_keys_or_bans_at_most() {
+    let mut world = led();
+    change(&mut world, "+lllllll 1 2 3 4 5 6 7", "+llllll 1 2 3 4 5 6");
+    change(&mut world, "+kkkkkkk a b c d e f g", "+kkkkkk a b c d e f");
+    let [given, told] = ["", "!*@*"]
+        .map(|rest| ["p", "q", "r", "s", "t", "u"].map(|nick| format!("{nick}{rest}")).join(" "));
+    change(&mut world, &format!("+bbbbbbb {given} v"), &format!("+bbbbbb {told}"));
+}
+
+#[test]
+fn modes_without_a_parameter_are_changed_after_six_with_one() {
+    let mut world = led();
+    change(&mut world, "+llllll-l+m 1 2 3 4 5 6 7", "+llllll-l+m 1 2 3 4 5 6");
 }
 
 #[test]
