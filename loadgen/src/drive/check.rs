@@ -169,6 +169,7 @@ mod tests {
         let came = lines(&echo, &[0, 1, 2, 3]);
         for piece in 1..=came.len() {
             assert_eq!(seen(&mut echo, came.len(), &came, piece), (4, vec![]), "{piece}");
+            assert_eq!(echo.window.total, 4);
         }
     }
 
@@ -182,6 +183,8 @@ mod tests {
             (&[0, 1, 1, 2, 3], Fault::Repeated),
             (&[0, 2, 1, 3], Fault::Reordered),
             (&[0, 9, 1, 2, 3], Fault::Early),
+            (&[0, 1 + u32::MAX / 2, 1, 2, 3], Fault::Early),
+            (&[0, 2 + u32::MAX / 2, 1, 2, 3], Fault::Repeated),
         ] {
             let came = lines(&echo, seqs);
             assert_seen(&mut echo, sent, &came, &[(fault, 1)]);
@@ -194,6 +197,8 @@ mod tests {
         let crossed = echo.line(ID + 1, 1);
         let mut altered = whole.clone();
         altered[LINE - 2] ^= 1;
+        let mut of_none = crossed.clone();
+        of_none[LINE - 2] ^= 1;
         let mut unended = whole.clone();
         unended[LINE - 1] = b'x';
         unended.push(b'\n');
@@ -201,6 +206,7 @@ mod tests {
             (&b"\n"[..], Fault::Truncated),
             (&[&whole[..LINE - 2], b"\n"].concat(), Fault::Truncated),
             (&altered, Fault::Altered),
+            (&of_none, Fault::Altered),
             (&unended, Fault::Altered),
             (b"ERROR\n", Fault::Altered),
             (&crossed, Fault::Crossed),

@@ -5,6 +5,9 @@
 //! `speakers` of each channel's members speak. A speaker's nickname names its connection among
 //! all threads (`id`), so a delivery says by itself who must have sent it.
 
+#[cfg(test)]
+mod tests;
+
 use memchr::memchr;
 
 use super::faults::Fault;

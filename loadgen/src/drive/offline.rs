@@ -15,7 +15,7 @@ use super::window::Window;
 /// One connection whose lines have been sent, and what the check says of the bytes that come back.
 pub struct OfflineEcho {
     lines: Lines<Unnoted>,
-    window: Window,
+    pub(super) window: Window,
 }
 
 /// No times are kept.

@@ -200,6 +200,41 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_line_is_recognised_wherever_it_begins_and_ends() {
+        let payload = Payload::new(7, 24);
+        let mut line = vec![b'\n'; 25];
+        payload.write(3, 900, &mut line);
+        for (from, to) in (0..25).flat_map(|from| (from..=25).map(move |to| (from, to))) {
+            let part = &line[from..to];
+            assert!(payload.continues(3, 900, from, part), "{from} to {to}");
+            for at in 0..part.len() {
+                let mut bad = part.to_vec();
+                bad[at] ^= 1;
+                assert!(!payload.continues(3, 900, from, &bad), "{from} to {to}, altered at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_is_numbers_and_spaces_in_their_places() {
+        assert_eq!(parse_header(b"0002a 0000000b xyz"), Some((42, 11)));
+        for bad in
+            ["0002a-0000000b xyz", "0002a 0000000b-xyz", "0002A 0000000b x", "0002a 0000000b"]
+        {
+            assert_eq!(parse_header(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_printable_and_has_no_colon() {
+        let payload = Payload::new(7, 64);
+        let good = |byte: &u8| byte.is_ascii_graphic() && *byte != b':';
+        assert!(payload.table.iter().all(good));
+        let kinds: std::collections::BTreeSet<_> = payload.table.iter().collect();
+        assert_eq!(kinds.len(), 93, "every one that may be there");
+    }
+
+    #[test]
     fn neighbours_have_different_bodies() {
         let payload = Payload::new(1, 64);
         assert_ne!(payload.body(0, 0, 64), payload.body(0, 1, 64));

@@ -221,7 +221,7 @@ mod tests {
             assert_eq!(verdict.generator.is_some(), reason.contains("generator"), "{verdict:?}");
             assert!(measured.is_some());
         };
-        doubt(2_000_000, |o| o.phase.cpu_ns = 990_000_000, "limited by the generator");
+        doubt(2_000_000, |o| o.phase.cpu_ns = 990_000_000, "limited by the generator (99 %");
         doubt(2_000_000, |o| o.machine.stolen = 0.05, "other guests");
         doubt(2_000_000, |o| o.machine.taken = Some(0.05), "other programs on this machine");
         doubt(2_000_000, |o| o.machine.slow = Some(0.05), "the processors ran at less than half");
@@ -229,6 +229,39 @@ mod tests {
         doubt(2_000_000, |o| o.late = STEP * 20, "the window began 20.0 ms after");
         doubt(1_000_000, |_| (), "Little's law");
         doubt(2_000_000, |o| o.phase.cut = true, "interrupted after 1.00 of 1 s");
+    }
+
+    #[test]
+    fn what_is_just_at_a_limit_is_no_doubt() {
+        let (workload, mut evidence) = evidence(2_000_000);
+        evidence.phase.cpu_ns = (BUSY * 1e9) as u64;
+        let (slow, stolen, taken) = (Some(SLOW), STOLEN, Some(TAKEN));
+        evidence.machine = Interference { slow, stolen, taken, step: STEP };
+        let (verdict, _) = judge(&workload, &evidence);
+        assert_eq!(verdict.status, Status::Valid, "{:?}", verdict.reasons);
+    }
+
+    /// A thousand messages in half a second, for which the generator computed a tenth.
+    #[test]
+    fn rates_and_costs_are_of_the_time_in_which_messages_came() {
+        for (name, visits, deliveries) in
+            [("ping-pong", None, 1.0), ("churn", Some(1000.0), 1.0), ("fan-out", None, 199.0)]
+        {
+            let (_, mut evidence) = evidence(2_000_000);
+            (evidence.phase.window_ns, evidence.phase.busy_ns) = (400_000_000, 500_000_000);
+            evidence.phase.cpu_ns = 50_000_000;
+            let (second, changes) = (Duration::from_secs(1), Changes::default());
+            let mut workload = Workload::find(name, &changes, second, second).unwrap();
+            workload.churn = workload.churn.map(|_| 2);
+            let measured = judge(&workload, &evidence).1.unwrap();
+            assert_eq!(measured.messages_per_second, 2000.0);
+            assert_eq!(measured.bytes_per_second, 2000.0 * f64::from(workload.size));
+            assert_eq!(measured.visits_per_second, visits, "{name}");
+            assert_eq!(measured.deliveries_per_sent, deliveries, "{name}");
+            assert_eq!(measured.window_seconds, 0.4);
+            assert_eq!(measured.generator_cpu, 0.1);
+            assert_eq!(measured.generator_cpu_ns_per_message, 50_000.0);
+        }
     }
 
     #[test]
@@ -244,6 +277,9 @@ mod tests {
         (evidence.phase.total, evidence.phase.sent) = (0, 0);
         let said = judge(&workload, &evidence).0.reasons.concat();
         assert!(said.starts_with("no message was sent: 1000/s in 1 s"), "{said}");
+        evidence.phase.sent = 1;
+        let said = judge(&workload, &evidence).0.reasons.concat();
+        assert!(said.starts_with("nothing came back in the window"), "{said}");
     }
 
     #[test]

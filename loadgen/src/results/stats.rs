@@ -198,6 +198,7 @@ mod tests {
         let expected = Spread { median: 2.0, low: 1.0, high: 3.0 };
         assert_eq!(spread(&[3.0, 1.0, 2.0]), Some(expected));
         assert_eq!(spread(&[4.0, 1.0]).map(|s| s.median), Some(2.5));
+        assert_eq!(spread(&[4.0, 1.0, 9.0, 3.0]).map(|s| s.median), Some(3.5));
         assert_eq!(spread(&[]), None);
     }
 
@@ -220,8 +221,11 @@ mod tests {
         let ratio = six.ratio(&a, &b).unwrap();
         assert!(ratio.low > 1.05 && ratio.low <= ratio.ratio && ratio.ratio <= ratio.high);
         assert!((ratio.p - 2.0 / 64.0).abs() < 1e-9, "{ratio:?}");
+        // With six rounds nothing is cut off: the interval has the lowest and the highest ratio.
+        assert!((ratio.low - 1.1).abs() < 1e-9 && (ratio.high - 44.0 / 39.0).abs() < 1e-9);
         let inverse = six.ratio(&b, &a).unwrap();
         assert!((inverse.low - ratio.inverse().low).abs() < 1e-9);
+        assert!((inverse.high - ratio.inverse().high).abs() < 1e-9 && inverse.p == ratio.p);
         assert!((ratio.shown() - ratio.low).abs() < 1e-9);
         assert!((inverse.shown() - ratio.low).abs() < 1e-9);
         // Equal throughout: an interval of no width, and nothing shown.
@@ -229,6 +233,19 @@ mod tests {
         assert_eq!((same.low, same.high, same.p, same.shown()), (1.0, 1.0, 1.0, 1.0));
         assert!(SignedRank::of(5).ratio(&a[..5], &b[..5]).is_none(), "too few can show nothing");
         assert!(six.ratio(&a[..5], &b).is_none() && six.ratio(&[0.0; 6], &b).is_none());
+    }
+
+    #[test]
+    fn a_ratio_the_other_way_round_has_its_ends_exchanged() {
+        let ratio = Ratio { ratio: 0.5, low: 0.25, high: 0.8, p: 0.01 };
+        assert_eq!(ratio.inverse(), Ratio { ratio: 2.0, low: 1.25, high: 4.0, p: 0.01 });
+        assert_eq!(ratio.to_string(), "0.50 [0.25 .. 0.80]");
+    }
+
+    #[test]
+    fn a_ratio_of_a_record_without_a_chance_shows_nothing() {
+        let ratio: Ratio = serde_json::from_str(r#"{"ratio": 2, "low": 1.5, "high": 3}"#).unwrap();
+        assert_eq!(ratio.p, 1.0);
     }
 
     #[test]
@@ -266,6 +283,7 @@ mod tests {
     #[test]
     fn what_is_shown_among_many() {
         assert_eq!(shown(&[0.04]), [true]);
+        assert_eq!(shown(&[0.05, 0.05]), [true; 2], "as much as is allowed");
         assert_eq!(shown(&[0.04, 0.5]), [false, false]);
         assert_eq!(shown(&[0.5, 0.01, 0.04, 0.03]), [false, true, false, false]);
         assert_eq!(shown(&[0.03, 0.01, 0.04, 0.03]), [true; 4]);
