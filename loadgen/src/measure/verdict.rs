@@ -222,6 +222,7 @@ mod tests {
             assert!(measured.is_some());
         };
         doubt(2_000_000, |o| o.phase.cpu_ns = 990_000_000, "limited by the generator (99 %");
+        doubt(2_000_000, |o| o.unread = true, "what the server used is not known");
         doubt(2_000_000, |o| o.machine.stolen = 0.05, "other guests");
         doubt(2_000_000, |o| o.machine.taken = Some(0.05), "other programs on this machine");
         doubt(2_000_000, |o| o.machine.slow = Some(0.05), "the processors ran at less than half");
