@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use crate::cases::{Case, cases, may_have_workers};
 use crate::server::Outcome;
 use crate::traced::obstacle;
-use crate::tracer::Fault;
+use crate::tracer::{Fault, Report};
 use crate::watchdog::Ctx;
 
 use rounds::Rounds;
@@ -138,7 +138,7 @@ fn each_error(ctx: &Ctx, table: &[Row]) {
         let struck = anew.has_struck();
         anew.passes();
         anew.over();
-        struck
+        Attempt { made: true, struck }
     });
     tell(ctx, table, &[done, at_start].concat());
 }
@@ -158,28 +158,61 @@ fn each_error_in_chat(ctx: &Ctx, tables: &[&[Row]]) {
     talk.over();
 }
 
+/// What came of rounds in which a call was to fail.
+#[derive(Clone, Copy, Default)]
+struct Attempt {
+    /// It was made in one of them.
+    made: bool,
+    /// And it has failed.
+    struck: bool,
+}
+
+impl Attempt {
+    /// Goes through up to three rounds until the call has failed: whether it is made in a round can
+    /// depend on who is quicker.
+    fn of(mut round: impl FnMut() -> Self) -> Self {
+        let mut all = Self::default();
+        for _ in 0..3 {
+            let Self { made, struck } = round();
+            all.made |= made;
+            all.struck |= struck;
+            if struck {
+                break;
+            }
+        }
+        all
+    }
+
+    /// What the tracer tells of a round.
+    fn told(report: &Report, fault: &Fault) -> Self {
+        let made = report.seen.contains_key(&format!("{} {}", fault.call, fault.kind));
+        Self { made, struck: report.struck }
+    }
+}
+
 /// Lets each call of the table fail that was seen, with each of its errors: those that have failed.
 #[track_caller]
 fn each_of(
     table: &[Row],
     seen: &BTreeMap<String, u64>,
-    mut fails: impl FnMut(&Fault, Promise) -> bool,
+    mut fails: impl FnMut(&Fault, Promise) -> Attempt,
 ) -> Vec<String> {
-    let mut done = BTreeSet::new();
+    let (mut done, mut made) = (BTreeSet::new(), false);
     for (row, call) in table.iter().flat_map(|row| row.calls.iter().map(move |call| (row, call))) {
         let key = format!("{call} {}", row.kind);
         for errno in row.errors.iter().filter(|_| seen.contains_key(&key)) {
             let (call, kind) = (call.to_string(), row.kind.to_owned());
             let fault = Fault { call, kind, port: 0, after: 0, errno: *errno as i32 };
-            if fails(&fault, row.promise) {
+            let attempt = fails(&fault, row.promise);
+            made |= attempt.made;
+            if attempt.struck {
                 done.insert(key.clone());
             }
         }
     }
-    // By which of several calls one connection is served can depend on who is quicker. But by one.
-    let called = |row: &Row, call: &str| seen.contains_key(&format!("{call} {}", row.kind));
-    let any = table.iter().any(|row| row.calls.iter().any(|call| called(row, call)));
-    assert!(!any || !done.is_empty(), "calls were seen, and none of them could be made to fail");
+    // Calls of the table may have been seen once, when one was quicker than another, and in no
+    // round since.
+    assert!(!made || !done.is_empty(), "calls were made, and none of them could be made to fail");
     done.into_iter().collect()
 }
 

@@ -7,6 +7,7 @@ use std::{slice, thread};
 use nix::errno::Errno;
 use rustix::process::Signal;
 
+use super::Attempt;
 use super::rows::Promise::{self, May, Waits, Whole};
 use crate::cases::exhaustion::{does_not_spin, is_one_of};
 use crate::client::{Client, End, excerpt, pump, pump_for};
@@ -59,24 +60,22 @@ impl Rounds {
         self.traced.tracer.report().struck
     }
 
-    /// Lets a call fail that was seen in a round, and looks at what is promised. Says whether it
-    /// was called this time.
+    /// Lets a call fail that was seen in a round, and looks at what is promised.
     #[track_caller]
-    pub(super) fn errs(&mut self, fault: &Fault, promise: Promise) -> bool {
-        // Whether a call is made can depend on who is quicker.
-        (0..3).any(|_| self.fails(fault, promise))
+    pub(super) fn errs(&mut self, fault: &Fault, promise: Promise) -> Attempt {
+        Attempt::of(|| self.fails(fault, promise))
     }
 
     #[track_caller]
-    fn fails(&mut self, fault: &Fault, promise: Promise) -> bool {
+    fn fails(&mut self, fault: &Fault, promise: Promise) -> Attempt {
         let what = format!("{} {} {}", fault.call, fault.kind, Errno::from_raw(fault.errno));
         let shortages = self.traced.server.shortages();
         let victim = Client::poised(self.traced.server.watch());
         let port = if fault.kind == "client" { victim.addr().port() } else { 0 };
         self.traced.tracer.watch(Some(Fault { port, ..fault.clone() }));
         self.converse(victim, promise, &what);
-        let struck = self.traced.tracer.report().struck;
-        if struck && promise == Waits {
+        let attempt = Attempt::told(&self.traced.tracer.report(), fault);
+        if attempt.struck && promise == Waits {
             let more = self.traced.server.shortages();
             assert!(more > shortages, "{what}: no shortage was counted");
         }
@@ -87,7 +86,7 @@ impl Rounds {
             let usage = server.usage();
             usage.descriptors <= most || usage.processes > processes
         });
-        struck
+        attempt
     }
 
     /// A client says its lines, while another comes, and one that was there speaks as well.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use rustix::process::Signal;
 
+use super::Attempt;
 use super::rows::Promise::{self, May};
 use crate::client::{Client, End, excerpt, pump, pump_for};
 use crate::member::{Member, gather, introduction};
@@ -40,20 +41,18 @@ impl Talk {
         self.traced.tracer.report().seen
     }
 
-    /// Lets a call fail that was seen in a round, and looks at what is promised. Says whether it
-    /// was called this time.
+    /// Lets a call fail that was seen in a round, and looks at what is promised.
     #[track_caller]
-    pub(super) fn errs(&mut self, fault: &Fault, promise: Promise) -> bool {
-        // Whether a call is made can depend on who is quicker.
-        (0..3).any(|_| {
+    pub(super) fn errs(&mut self, fault: &Fault, promise: Promise) -> Attempt {
+        Attempt::of(|| {
             let what = format!("{} {} {}", fault.call, fault.kind, Errno::from_raw(fault.errno));
             let victim = Client::poised(self.traced.server.watch());
             let port = if fault.kind == "client" { victim.addr().port() } else { 0 };
             self.traced.tracer.watch(Some(Fault { port, ..fault.clone() }));
             self.converse(victim, promise, &what);
-            let struck = self.traced.tracer.report().struck;
+            let attempt = Attempt::told(&self.traced.tracer.report(), fault);
             self.traced.tracer.watch(None);
-            struck
+            attempt
         })
     }
 
