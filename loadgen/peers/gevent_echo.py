@@ -50,7 +50,7 @@ def sweep(server):
 
 
 class Stopped(Exception):
-    """The server stops: nobody waits for this client to speak any more."""
+    """The server stops: its reader does not wait for this client to speak any more."""
 
 
 class Echo(line_server.Client):

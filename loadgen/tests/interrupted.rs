@@ -6,7 +6,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -89,16 +89,15 @@ fn ctrl_c_ends_a_verification_and_its_server() {
     std::fs::write(&script, SCRIPT).unwrap();
     let command = format!("sh {} {{addr}} {} {own}", script.display(), file.display());
     let args = ["verify", "--cmd", &command];
-    let child = Command::new(LOADGEN).args(args).stderr(Stdio::piped()).spawn().unwrap();
+    let mut verify = Command::new(LOADGEN);
+    verify.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = verify.spawn().unwrap();
     let clients = || std::fs::read_to_string(&file).unwrap_or_default();
     while clients().parse::<u32>().unwrap_or(0) == 0 {
         std::thread::yield_now();
     }
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{said}");
+    let said = press_ctrl_c(child).stderr;
+    let said = String::from_utf8_lossy(&said);
     assert!(said.contains("interrupted"), "{said}");
     let word = file.display().to_string();
     let is_left = |p: &Process| p.cmdline().is_ok_and(|words| words.contains(&word));
@@ -180,12 +179,16 @@ fn interrupted_run(lines: u64, args: &[&str]) -> Value {
     while count.lines() < lines {
         std::thread::yield_now();
     }
+    serde_json::from_slice(&press_ctrl_c(child).stdout).unwrap()
+}
+
+/// Presses Ctrl-C, and waits for its end.
+fn press_ctrl_c(child: Child) -> Output {
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{stderr}");
-    serde_json::from_slice(&output.stdout).expect(&stderr)
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    output
 }
 
 #[test]

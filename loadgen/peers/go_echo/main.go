@@ -181,7 +181,7 @@ type client struct {
 }
 
 func (c *client) serve(ip netip.Addr) {
-	// Run last to first: who sees the connection end finds the place free.
+	// Run last to first: a client that sees the connection end finds the place free.
 	defer c.conn.Close()
 	defer c.server.leave(c, ip)
 	buffer := make([]byte, readBuffer)

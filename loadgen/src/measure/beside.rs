@@ -15,7 +15,8 @@ use super::{Cost, Measured, Settings};
 /// What the messages of all generators have cost the server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Spent {
-    /// The cost of all messages as if they were one; `None` if the window was not seen to begin.
+    /// The cost of all messages as if they were one; `None` if the window was not seen to begin, or
+    /// the server's processes could not be read.
     pub(crate) cost: Option<Cost>,
     /// Resident memory that all connections added, in bytes.
     pub(crate) idle: Option<f64>,
@@ -35,13 +36,16 @@ pub(crate) struct Beside<'a> {
     server: i32,
     empty: Option<u64>,
     full: Option<u64>,
+    /// Whether the window was seen to begin. The counters are read then and not again: what the
+    /// server has used by a later moment would be missing in its cost.
+    warm: bool,
     before: Option<(Snapshot, Counters)>,
 }
 
 impl<'a> Beside<'a> {
     /// Nothing is connected to the server yet.
     pub(crate) fn begin(settings: &'a Settings, server: i32) -> Self {
-        Self { settings, server, empty: resident(server), full: None, before: None }
+        Self { settings, server, empty: resident(server), full: None, warm: false, before: None }
     }
 
     /// All connections are open, and nothing was asked yet.
@@ -53,7 +57,8 @@ impl<'a> Beside<'a> {
 
     /// The server is warm, no message is in flight, and the window is about to begin.
     pub(crate) fn warm(&mut self) {
-        if self.before.is_none() {
+        if !self.warm {
+            self.warm = true;
             let counters = Counters::now(self.settings, Some(self.server));
             self.before = Snapshot::take(self.server).map(|snapshot| (snapshot, counters));
         }
@@ -61,7 +66,7 @@ impl<'a> Beside<'a> {
 
     /// Whether the window was seen to begin.
     pub(crate) fn is_warm(&self) -> bool {
-        self.before.is_some()
+        self.warm
     }
 
     /// All answers have come, and the connections are still open.
